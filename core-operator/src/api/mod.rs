@@ -1,1 +1,49 @@
-//! To come.
+//! The custom resources of the group `clusterstack.x-k8s.io/v1alpha1`.
+//!
+//! The Rust types are the source: `core-operator crd` prints the definitions, `deploy/crds` holds them, CI fails if
+//! both differ. Objects of the Go operator are accepted and read unchanged; see `docs/architecture.md`.
+
+mod cluster_addon;
+mod cluster_stack;
+mod cluster_stack_release;
+mod condition;
+mod resource;
+
+pub use cluster_addon::{ClusterAddon, ClusterAddonSpec, ClusterAddonStatus};
+pub use cluster_stack::{
+    ClusterStack, ClusterStackSpec, ClusterStackStatus, DirectorySource, DriftPolicy, GitHubSource, Policy, Source, Summary,
+};
+pub use cluster_stack_release::{ClusterStackRelease, ClusterStackReleaseSpec, ClusterStackReleaseStatus, Dependency};
+pub use condition::Condition;
+pub use resource::{Resource, ResourceState};
+
+/// Group of all our kinds.
+pub const GROUP: &str = "clusterstack.x-k8s.io";
+/// Version of all our kinds.
+pub const VERSION: &str = "v1alpha1";
+
+/// Label on every object that we apply; the Go operator sets it, too.
+pub const OWNED_LABEL: &str = "clusterstack.x-k8s.io/instance";
+/// Value of [`OWNED_LABEL`].
+pub const OWNED_VALUE: &str = "owned";
+/// Label on every object that we apply: [`release_hash`](crate::apply::release_hash) of the release it belongs to.
+pub const RELEASE_LABEL: &str = "clusterstack.x-k8s.io/release";
+/// Annotation on every object that we apply: `<namespace>/<name>` of the release it belongs to.
+pub const RELEASE_ANNOTATION: &str = "clusterstack.x-k8s.io/release";
+/// Annotation on every object that we apply: digest of the object as the release renders it.
+pub const CONTENT_ANNOTATION: &str = "clusterstack.x-k8s.io/content";
+/// Annotation of Cluster API that stops all writes.
+pub const PAUSED_ANNOTATION: &str = "cluster.x-k8s.io/paused";
+/// Annotation by which `clusterctl move` says that an object only leaves this management cluster.
+pub const DELETE_FOR_MOVE_ANNOTATION: &str = "clusterctl.cluster.x-k8s.io/delete-for-move";
+
+/// Finalizer of a `ClusterStack`.
+pub const STACK_FINALIZER: &str = "clusterstack.clusterstack.x-k8s.io";
+/// Finalizer of a `ClusterStackRelease`, the same as the Go operator's.
+pub const RELEASE_FINALIZER: &str = "clusterstackrelease.clusterstack.x-k8s.io";
+
+/// Whether the object carries Cluster API's pause annotation or is being moved away with `clusterctl move`.
+#[must_use]
+pub fn has_annotation(object: &impl kube::ResourceExt, annotation: &str) -> bool {
+    object.annotations().contains_key(annotation)
+}
