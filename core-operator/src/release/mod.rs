@@ -12,6 +12,7 @@
 
 pub mod name;
 pub mod version;
+pub mod yaml;
 
 pub use name::{ParseNameError, ReleaseName};
 pub use version::{Channel, KubernetesMinor, Newest, Version, newest};
