@@ -10,9 +10,17 @@
 //! release folder ──> metadata, addon_stages (yaml)
 //! ```
 
+pub mod addon_stages;
+pub mod content;
+pub mod invalid;
+pub mod metadata;
 pub mod name;
 pub mod version;
 pub mod yaml;
 
+pub use addon_stages::{AddonStages, Hook};
+pub use content::{Addon, ReleaseContent};
+pub use invalid::ReleaseInvalid;
+pub use metadata::Metadata;
 pub use name::{ParseNameError, ReleaseName};
 pub use version::{Channel, KubernetesMinor, Newest, Version, newest};
