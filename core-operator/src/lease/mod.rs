@@ -18,148 +18,30 @@
 //!
 //! At rest the only write is one PUT per retry interval; while we hold the lease it is not read.
 
+mod config;
 mod go_operator;
+mod leadership;
 mod record;
 #[cfg(test)]
 mod tests;
-
-use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease as LeaseObject;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+pub use config::{
+    DURATION, LEASE_NAME, LeaseConfig, LeaseError, RENEW_DEADLINE, RETRY, RequestError,
+    process_identity,
+};
 pub use go_operator::{GO_OPERATOR_LEASE, go_operator_is_running};
+pub use leadership::{Fence, Leadership};
 use record::{Decision, Observation, held_spec, holder, released_spec};
 
 use crate::servers::Check;
-
-/// Name of the lease that the leader of this operator holds.
-pub const LEASE_NAME: &str = "core-operator.clusterstack.x-k8s.io";
-
-/// How long others wait for a silent holder: what client-go and with it every other controller uses.
-pub const DURATION: Duration = Duration::from_secs(15);
-/// How long a holder goes on without a successful renewal (client-go's value).
-pub const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-/// Time between two renewals, and between two looks of a candidate (client-go's value).
-pub const RETRY: Duration = Duration::from_secs(2);
-
-/// Which lease, for whom, and its times.
-#[derive(Debug, Clone)]
-pub struct LeaseConfig {
-    /// Namespace of the lease object.
-    pub namespace: String,
-    /// Name of the lease object.
-    pub name: String,
-    /// Who we are. No two processes may ever share it, a restarted one not either: see [`process_identity`].
-    pub identity: String,
-    /// How long others wait for a silent holder.
-    pub duration: Duration,
-    /// How long the holder goes on without a successful renewal; shorter than `duration`.
-    pub renew_deadline: Duration,
-    /// Time between two attempts; shorter than half of `renew_deadline`.
-    pub retry: Duration,
-}
-
-impl LeaseConfig {
-    /// The operator's own lease in `namespace` with the usual times (15 s, 10 s, 2 s).
-    #[must_use]
-    pub fn new(namespace: impl Into<String>, identity: impl Into<String>) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: LEASE_NAME.to_owned(),
-            identity: identity.into(),
-            duration: DURATION,
-            renew_deadline: RENEW_DEADLINE,
-            retry: RETRY,
-        }
-    }
-
-    /// A request that hangs must leave time for a second one before the renew deadline.
-    fn request_timeout(&self) -> Duration {
-        self.renew_deadline / 2
-    }
-}
-
-/// An identity that no other process has: the host's name and 64 random bits.
-///
-/// The host's name alone would do harm: a container that restarts in its pod keeps it, and would take the lease of
-/// its predecessor for its own.
-#[must_use]
-pub fn process_identity() -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim();
-    format!(
-        "{}_{:016x}",
-        if host.is_empty() {
-            "core-operator"
-        } else {
-            host
-        },
-        rand::random::<u64>()
-    )
-}
-
-/// Why a lease was not acquired.
-#[derive(Debug, thiserror::Error)]
-pub enum LeaseError {
-    /// The times do not fit: two leaders would be possible, or none could stay.
-    #[error(
-        "lease times do not fit: retry {retry:?} must be shorter than half of renew deadline {renew_deadline:?}, \
-         which must be shorter than the lease duration {duration:?}"
-    )]
-    RejectTimes {
-        /// Given lease duration.
-        duration: Duration,
-        /// Given renew deadline.
-        renew_deadline: Duration,
-        /// Given retry interval.
-        retry: Duration,
-    },
-    /// The operator was told to stop while it waited.
-    #[error("stopped before the lease was acquired")]
-    Stop,
-    /// The API server did not let us read a lease.
-    #[error("failed to read lease \"{namespace}/{name}\"")]
-    Read {
-        /// Namespace of the lease.
-        namespace: String,
-        /// Name of the lease.
-        name: String,
-        /// What went wrong.
-        source: RequestError,
-    },
-}
-
-/// Why one request about a lease failed.
-#[derive(Debug, thiserror::Error)]
-pub enum RequestError {
-    /// No answer in time; the request may have taken effect.
-    #[error("no answer within {0:?}")]
-    TimeOut(Duration),
-    /// The API server refused, or the connection broke.
-    #[error("{0}")]
-    Api(Box<kube::Error>),
-}
-
-impl RequestError {
-    /// The HTTP code of the API server's answer, if it gave one.
-    fn code(&self) -> Option<u16> {
-        match self {
-            Self::Api(error) => match error.as_ref() {
-                kube::Error::Api(status) => Some(status.code),
-                _ => None,
-            },
-            Self::TimeOut(_) => None,
-        }
-    }
-}
 
 /// A candidate for a lease.
 pub struct Lease {
@@ -255,7 +137,7 @@ impl Lease {
                         identity = self.config.identity,
                         "became leader"
                     );
-                    return Ok(self.lead(held));
+                    return Ok(Leadership::start(self, held));
                 }
                 Ok(Attempt::HeldBy(holder)) => {
                     failing = false;
@@ -375,21 +257,6 @@ impl Lease {
         }
     }
 
-    fn lead(self, held: Held) -> Leadership {
-        let lost = CancellationToken::new();
-        let release = CancellationToken::new();
-        let (valid_until, fence) = watch::channel(held.since + self.config.renew_deadline);
-        let task = tokio::spawn(hold(self, held, valid_until, lost.clone(), release.clone()));
-        Leadership {
-            fence: Fence {
-                lost,
-                valid_until: fence,
-            },
-            release,
-            task,
-        }
-    }
-
     async fn renew(&self, held: &Held) -> Renewal {
         let error = match self.put(Some(&held.object)).await {
             Ok(renewed) => return Renewal::Renewed(renewed),
@@ -446,116 +313,4 @@ impl Lease {
 enum Attempt {
     Held(Held),
     HeldBy(String),
-}
-
-/// Renews until the lease is lost or is to be given back.
-async fn hold(
-    lease: Lease,
-    mut held: Held,
-    valid_until: watch::Sender<Instant>,
-    lost: CancellationToken,
-    release: CancellationToken,
-) {
-    // However this task ends, nobody may go on believing.
-    let _lost = lost.clone().drop_guard();
-    let config = &lease.config;
-    let mut next = held.since + config.retry;
-    loop {
-        let deadline = held.since + config.renew_deadline;
-        let renewal = async {
-            sleep_until(next.min(deadline)).await;
-            // The deadline also cuts a renewal that is under way: its answer would come too late to count.
-            if Instant::now() < deadline {
-                timeout_at(deadline, lease.renew(&held)).await.ok()
-            } else {
-                None
-            }
-        };
-        let renewal = tokio::select! {
-            biased;
-            () = release.cancelled() => {
-                lost.cancel();
-                return lease.give_back(&held).await;
-            }
-            renewal = renewal => renewal,
-        };
-        match renewal {
-            Some(Renewal::Renewed(renewed)) => {
-                next = renewed.since + config.retry;
-                valid_until.send_replace(renewed.since + config.renew_deadline);
-                held = renewed;
-                lease.show(None);
-            }
-            Some(Renewal::Failed(error)) => {
-                warn!(lease = config.name, %error, "lease not renewed");
-                next = Instant::now() + config.retry;
-                lease.show(Some(&error));
-            }
-            Some(Renewal::Taken(holder)) => {
-                warn!(lease = config.name, holder, "lease lost: taken");
-                return;
-            }
-            None => {
-                warn!(lease = config.name, deadline = ?config.renew_deadline, "lease lost: not renewed in time");
-                return lease.show(Some(&RequestError::TimeOut(config.renew_deadline)));
-            }
-        }
-    }
-}
-
-/// We lead, until [`Leadership::lost`] is cancelled.
-///
-/// Dropped without [`Leadership::release`], it gives the lease back in the background.
-#[must_use = "the lease is given back when this is dropped"]
-pub struct Leadership {
-    fence: Fence,
-    release: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-impl Leadership {
-    /// Cancelled when we do not lead any more. Then the process must end, without waiting for anything.
-    #[must_use]
-    pub fn lost(&self) -> &CancellationToken {
-        &self.fence.lost
-    }
-
-    /// To be asked before each write to the outside.
-    #[must_use]
-    pub fn fence(&self) -> Fence {
-        self.fence.clone()
-    }
-
-    /// Gives the lease back, so that a successor takes over at its next look. For a graceful stop, *after* all work
-    /// has stopped. Ends within three request time-outs (half a renew deadline each).
-    pub async fn release(mut self) {
-        self.release.cancel();
-        if let Err(error) = (&mut self.task).await {
-            warn!(%error, "lease task broke");
-        }
-    }
-}
-
-impl Drop for Leadership {
-    fn drop(&mut self) {
-        self.release.cancel();
-    }
-}
-
-/// Tells whether we still lead, by the clock and not only by the token.
-///
-/// A process that stood still (stopped, swapped out, starved) wakes up with a token that nobody had the time to
-/// cancel; the clock is right at once.
-#[derive(Debug, Clone)]
-pub struct Fence {
-    lost: CancellationToken,
-    valid_until: watch::Receiver<Instant>,
-}
-
-impl Fence {
-    /// True while no other replica can have taken over.
-    #[must_use]
-    pub fn holds(&self) -> bool {
-        !self.lost.is_cancelled() && Instant::now() < *self.valid_until.borrow()
-    }
 }

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
@@ -228,6 +229,18 @@ async fn the_renew_deadline_cancels_whatever_the_server_answers() {
         assert_eq!(last_renewal.elapsed(), RENEW_DEADLINE, "{link:?}");
         assert!(!fence.holds(), "{link:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn leadership_that_is_dropped_ends_and_is_not_given_away() {
+    let server = Arc::new(Server::default());
+    let (lease, _) = candidate(&server, "a");
+    let leadership = acquire(lease).await;
+    let fence = leadership.fence();
+    drop(leadership);
+    sleep(seconds(1)).await;
+    assert!(!fence.holds());
+    assert_eq!(server.holder().as_deref(), Some("a"));
 }
 
 #[tokio::test(start_paused = true)]
