@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"text/template"
+	"time"
 
 	"helm.sh/helm/v4/pkg/action"
 	"helm.sh/helm/v4/pkg/chart/common"
@@ -32,6 +34,8 @@ type chartRequest struct {
 	WithText bool `json:"withText"`
 	// Also look for functions whose result is not a function of the request.
 	Scan bool `json:"scan"`
+	// What the function "now" is ahead of the clock: two renderings of one second show what depends on the time.
+	ClockOffsetSeconds int64 `json:"clockOffsetSeconds"`
 }
 
 type chartResult struct {
@@ -79,7 +83,11 @@ func renderChart(request chartRequest) (*chartResult, error) {
 		result.Random = randomFunctions(loaded, request.Values)
 	}
 
-	install := action.NewInstall(action.NewConfiguration())
+	configuration := action.NewConfiguration()
+	if offset := time.Duration(request.ClockOffsetSeconds) * time.Second; offset != 0 {
+		configuration.CustomTemplateFuncs = template.FuncMap{"now": func() time.Time { return time.Now().Add(offset) }}
+	}
+	install := action.NewInstall(configuration)
 	install.DryRunStrategy = action.DryRunClient
 	install.Replace = true
 	install.ReleaseName = request.ReleaseName

@@ -31,10 +31,11 @@ const (
 	maxStack = 128 << 20
 )
 
-// request is what all requests share; the rest depends on the kind.
 type request struct {
-	ID   uint64 `json:"id"`
-	Kind string `json:"kind"`
+	// Echoed in the answer.
+	ID   uint64          `json:"id"`
+	Kind string          `json:"kind"`
+	Body json.RawMessage `json:"body"`
 }
 
 type answer struct {
@@ -121,42 +122,42 @@ func writeFrame(out io.Writer, value answer) error {
 
 // handle answers one request; a panic in Helm or in a template function is an error of this request only.
 func handle(frame []byte) (result answer) {
-	var head request
+	var asked request
 	defer func() {
 		if reason := recover(); reason != nil {
-			result = answer{ID: head.ID, Error: fmt.Sprintf("renderer panicked: %v", reason)}
+			result = answer{ID: asked.ID, Error: fmt.Sprintf("renderer panicked: %v", reason)}
 		}
 	}()
-	if err := json.Unmarshal(frame, &head); err != nil {
+	if err := json.Unmarshal(frame, &asked); err != nil {
 		return answer{Error: "request is not valid JSON: " + err.Error()}
 	}
-	value, err := dispatch(head.Kind, frame)
+	value, err := dispatch(asked.Kind, asked.Body)
 	if err != nil {
-		return answer{ID: head.ID, Error: err.Error()}
+		return answer{ID: asked.ID, Error: err.Error()}
 	}
-	return answer{ID: head.ID, Result: value}
+	return answer{ID: asked.ID, Result: value}
 }
 
-func dispatch(kind string, frame []byte) (any, error) {
+func dispatch(kind string, body []byte) (any, error) {
 	switch kind {
 	case "chart":
-		return call(frame, renderChart)
+		return call(body, renderChart)
 	case "template":
-		return call(frame, renderTemplate)
+		return call(body, renderTemplate)
 	case "values":
-		return call(frame, readValues)
+		return call(body, readValues)
 	case "resolve":
-		return call(frame, resolve)
+		return call(body, resolve)
 	case "inspect":
-		return call(frame, inspect)
+		return call(body, inspect)
 	default:
 		return nil, fmt.Errorf("unknown kind of request %q", kind)
 	}
 }
 
-func call[Request, Result any](frame []byte, run func(Request) (Result, error)) (any, error) {
+func call[Request, Result any](body []byte, run func(Request) (Result, error)) (any, error) {
 	var value Request
-	if err := json.Unmarshal(frame, &value); err != nil {
+	if err := json.Unmarshal(body, &value); err != nil {
 		return nil, fmt.Errorf("request is not valid: %w", err)
 	}
 	return run(value)

@@ -277,13 +277,28 @@ func TestInspectTellsDependenciesLockAndRandomFunctions(t *testing.T) {
 	}
 }
 
+func TestTheClockCanBeSetAhead(t *testing.T) {
+	path := folder(t, map[string]string{"templates/a.yaml": configMap(`{{ now | date "2006" | quote }}`)})
+	seen := map[string]bool{}
+	for _, offset := range []int64{0, 400 * 24 * 3600} {
+		result, err := renderChart(chartRequest{Path: path, ReleaseName: "r", Namespace: "n", ClockOffsetSeconds: offset})
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen[names(t, result.Objects)] = true
+	}
+	if len(seen) != 2 {
+		t.Error(seen)
+	}
+}
+
 func TestPanicsAndNonsenseAnswerTheirRequestOnly(t *testing.T) {
 	var in, out bytes.Buffer
 	frames := []string{
-		`{"id": 1, "kind": "template", "text": "{{ mustToYaml (list (int 1)) | repeat -1 }}"}`,
-		`{"id": 2, "kind": "other"}`,
+		`{"id": 1, "kind": "template", "body": {"text": "{{ repeat -1 \"a\" }}"}}`,
+		`{"id": 2, "kind": "other", "body": {}}`,
 		`nonsense`,
-		`{"id": 3, "kind": "resolve", "constraint": "*", "versions": ["1.0.0"]}`,
+		`{"id": 3, "kind": "resolve", "body": {"constraint": "*", "versions": ["1.0.0"]}}`,
 	}
 	for _, frame := range frames {
 		in.Write([]byte{0, 0, 0, byte(len(frame))})
