@@ -13,8 +13,10 @@ import (
 	"time"
 
 	"helm.sh/helm/v4/pkg/action"
+	charter "helm.sh/helm/v4/pkg/chart"
 	"helm.sh/helm/v4/pkg/chart/common"
 	"helm.sh/helm/v4/pkg/chart/loader"
+	"helm.sh/helm/v4/pkg/chart/loader/archive"
 	chart "helm.sh/helm/v4/pkg/chart/v2"
 	release "helm.sh/helm/v4/pkg/release/v1"
 )
@@ -151,7 +153,11 @@ func load(path string) (*chart.Chart, error) {
 			return nil, err
 		}
 	}
-	loaded, err := loader.Load(path)
+	open := loadArchive
+	if info.IsDir() {
+		open = loader.LoadDir
+	}
+	loaded, err := open(path)
 	if err != nil {
 		return nil, fmt.Errorf("chart %q cannot be loaded: %w", filepath.Base(path), err)
 	}
@@ -160,6 +166,19 @@ func load(path string) (*chart.Chart, error) {
 		return nil, fmt.Errorf("chart %q has an apiVersion other than v1 and v2", filepath.Base(path))
 	}
 	return known, nil
+}
+
+// loadArchive is loader.LoadFile, which unpacks each archive twice.
+func loadArchive(path string) (charter.Charter, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	if err := archive.EnsureArchive(filepath.Base(path), file); err != nil {
+		return nil, err
+	}
+	return loader.LoadArchive(file)
 }
 
 // refuseLinks: Helm follows links in chart folders, and templates can print any file of the chart.

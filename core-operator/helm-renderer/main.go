@@ -29,6 +29,9 @@ const (
 	maxFrame = 128 << 20
 	// Go's own limit (1 GB) is beyond the memory that the core allows; templates that call themselves reach it.
 	maxStack = 128 << 20
+	// Garbage is collected when the heap is three times what lives, Go's default being two: a class chart then takes
+	// 1.7 ms in place of 2.3 and the process 4 MiB more. A higher value gains nothing more.
+	gcPercent = 200
 )
 
 type request struct {
@@ -52,6 +55,7 @@ func main() {
 		debug.SetMemoryLimit(*memory)
 	}
 	debug.SetMaxStack(maxStack)
+	debug.SetGCPercent(gcPercent)
 	archive.MaxDecompressedChartSize = *size
 
 	// Helm logs and some of its parts print: nothing may come between the answers.

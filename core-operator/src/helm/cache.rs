@@ -23,7 +23,7 @@ use super::{
     volatile::{self, OwnNames},
 };
 
-/// Memory for renders, roughly: a class chart takes about 0.1 MiB, cilium 0.5 MiB.
+/// Memory for renders, roughly: a class chart takes some 20 KiB, cilium 130 KiB.
 const CACHE_BYTES: usize = 16 << 20;
 
 /// For how many charts and values it is remembered what is random in them.
