@@ -102,7 +102,7 @@ impl RenderError {
 }
 
 /// One line of at most `length` characters: the beginning says where, the end says what, the middle goes.
-pub(super) fn shorten(message: &str, length: usize) -> String {
+pub(crate) fn shorten(message: &str, length: usize) -> String {
     let line: Vec<char> = message
         .split_whitespace()
         .collect::<Vec<_>>()

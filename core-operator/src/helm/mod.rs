@@ -27,6 +27,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub use error::RenderError;
+pub(crate) use error::shorten;
 pub use pool::{RendererConfig, RendererPool};
 pub use renderer::{ChartDependency, ChartInfo, ChartLock};
 
