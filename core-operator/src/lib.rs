@@ -1,21 +1,22 @@
-//! The Cluster Stack Operator.
+//! The Cluster Stack Operator: makes releases of cluster stacks usable in a management cluster.
+//!
+//! The parts that a controller stands on:
+//!
+//! ```text
+//! args, telemetry, metrics, servers, lease   the process: options, logs, probes, one leader
+//! api                                        custom resources
+//! release                                    names, versions and content of releases; pure
+//! helm                                       charts -> objects, by Helm itself in processes of its own
+//! store                                      chart dependencies, pinned by digest
+//! ```
 
 pub mod api;
-pub mod apply;
 pub mod args;
-pub mod capi;
 pub mod commands;
-pub mod conditions;
-pub mod context;
-pub mod controllers;
-pub mod events;
 pub mod helm;
 pub mod lease;
 pub mod metrics;
 pub mod release;
-pub mod retry;
 pub mod servers;
-pub mod source;
 pub mod store;
 pub mod telemetry;
-pub mod watch;

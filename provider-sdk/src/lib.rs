@@ -1,1 +1,1 @@
-//! SDK.
+//! Building blocks for provider integrations of the Cluster Stack Operator.

@@ -1,3 +1,3 @@
-//! Tests.
+//! Test bed of the project.
 
 pub mod stacks;

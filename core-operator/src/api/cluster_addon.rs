@@ -21,12 +21,33 @@ use super::{Condition, Resource};
     category = "cluster-stacks",
     label("clusterctl.cluster.x-k8s.io", ""),
     label("clusterctl.cluster.x-k8s.io/move", ""),
-    printcolumn(name = "Cluster", type_ = "string", json_path = ".metadata.ownerReferences[?(@.kind==\"Cluster\")].name"),
+    printcolumn(
+        name = "Cluster",
+        type_ = "string",
+        json_path = ".metadata.ownerReferences[?(@.kind==\"Cluster\")].name"
+    ),
     printcolumn(name = "Ready", type_ = "boolean", json_path = ".status.ready"),
-    printcolumn(name = "Hook", type_ = "string", json_path = ".spec.hook", priority = 1),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
-    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message")
+    printcolumn(
+        name = "Hook",
+        type_ = "string",
+        json_path = ".spec.hook",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].reason"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].message"
+    )
 )]
 #[x_kube(validation = Rule::new("!has(self.clusterRef.namespace) || !has(oldSelf.clusterRef.namespace) || self.clusterRef.namespace == oldSelf.clusterRef.namespace").message("the namespace of clusterRef is immutable"))]
 #[serde(rename_all = "camelCase")]

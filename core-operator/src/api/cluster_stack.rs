@@ -9,10 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Condition;
 
-/// Time between two looks at the source, if a stack names none.
-pub const DEFAULT_POLL_INTERVAL: Duration = Duration::from_secs(5 * 60);
 /// Shortest accepted time between two looks at the source.
-pub const SHORTEST_POLL_INTERVAL: Duration = Duration::from_secs(60);
+pub const SHORTEST_POLL_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Which versions of a cluster stack shall be usable in this management cluster.
 #[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -33,13 +31,37 @@ pub const SHORTEST_POLL_INTERVAL: Duration = Duration::from_secs(60);
     printcolumn(name = "ClusterStack", type_ = "string", json_path = ".spec.name"),
     printcolumn(name = "K8s", type_ = "string", json_path = ".spec.kubernetesVersion"),
     printcolumn(name = "Channel", type_ = "string", json_path = ".spec.channel"),
-    printcolumn(name = "Autosubscribe", type_ = "string", json_path = ".spec.autoSubscribe"),
-    printcolumn(name = "Usable", type_ = "string", json_path = ".status.usableVersions"),
+    printcolumn(
+        name = "Autosubscribe",
+        type_ = "string",
+        json_path = ".spec.autoSubscribe"
+    ),
+    printcolumn(
+        name = "Usable",
+        type_ = "string",
+        json_path = ".status.usableVersions"
+    ),
     printcolumn(name = "Latest", type_ = "string", json_path = ".status.latestRelease"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].reason"),
-    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message")
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].reason"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].message"
+    )
 )]
 #[x_kube(
     validation = Rule::new("size(self.provider) + size(self.name) < 45").message("\"<provider>-<name>\" must not be longer than 45 characters: it becomes part of Helm release names and label values"),
@@ -48,11 +70,17 @@ pub const SHORTEST_POLL_INTERVAL: Duration = Duration::from_secs(60);
 #[serde(rename_all = "camelCase")]
 pub struct ClusterStackSpec {
     /// Provider of the cluster stack, such as docker or openstack: the first part of its release names. Immutable.
-    #[schemars(length(min = 1, max = 43), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 43),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    )]
     #[x_kube(validation = Rule::new("self == oldSelf").message("provider is immutable"))]
     pub provider: String,
     /// Name of the cluster stack, such as scs: the second part of its release names. Immutable.
-    #[schemars(length(min = 1, max = 43), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 43),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    )]
     #[x_kube(validation = Rule::new("self == oldSelf").message("name is immutable"))]
     pub name: String,
     /// Kubernetes version of the releases, as "<major>.<minor>", such as 1.34. Immutable.
@@ -66,7 +94,13 @@ pub struct ClusterStackSpec {
     pub channel: String,
     /// Versions that shall be available, such as v3 or v0-sha.d2lgujm, beside those that autoSubscribe finds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256), inner(length(max = 63), regex(pattern = r"^v(0|[1-9][0-9]*)(-[a-z0-9]+[-.][a-z0-9]+)?$")))]
+    #[schemars(
+        length(max = 256),
+        inner(
+            length(max = 63),
+            regex(pattern = r"^v(0|[1-9][0-9]*)(-[a-z0-9]+[-.][a-z0-9]+)?$")
+        )
+    )]
     pub versions: Vec<String>,
     /// Whether the newest release of the channel is followed.
     #[serde(default = "yes")]
@@ -124,7 +158,7 @@ pub struct Source {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GitHubSource {
-    /// Address of a GitHub Enterprise server, such as https://github.example.com. Absent: github.com.
+    /// Address of a GitHub Enterprise server, such as `https://github.example.com`. Absent: github.com.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048), regex(pattern = r"^https?://[^\s]+$"))]
     pub url: Option<String>,
@@ -220,7 +254,11 @@ impl ClusterStack {
     /// What happens on drift.
     #[must_use]
     pub fn drift_policy(&self) -> DriftPolicy {
-        self.spec.policy.as_ref().map(|policy| policy.drift).unwrap_or_default()
+        self.spec
+            .policy
+            .as_ref()
+            .map(|policy| policy.drift)
+            .unwrap_or_default()
     }
 
     /// Time between two looks at the source: the stack's own, else `default`; nothing below

@@ -3,6 +3,15 @@
 //! The Rust types are the source: `core-operator crd` prints the definitions, `deploy/crds` holds them, CI fails if
 //! both differ. Objects of the Go operator are accepted and read unchanged; see `docs/architecture.md`.
 
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "the schema derive repeats the attributes of each field in its expansion"
+)]
+#![expect(
+    clippy::doc_markdown,
+    reason = "the comments are what kubectl explain prints, where backticks only disturb"
+)]
+
 mod cluster_addon;
 mod cluster_stack;
 mod cluster_stack_release;
@@ -11,9 +20,12 @@ mod resource;
 
 pub use cluster_addon::{ClusterAddon, ClusterAddonSpec, ClusterAddonStatus};
 pub use cluster_stack::{
-    ClusterStack, ClusterStackSpec, ClusterStackStatus, DirectorySource, DriftPolicy, GitHubSource, Policy, Source, Summary,
+    ClusterStack, ClusterStackSpec, ClusterStackStatus, DirectorySource, DriftPolicy, GitHubSource,
+    Policy, Source, Summary,
 };
-pub use cluster_stack_release::{ClusterStackRelease, ClusterStackReleaseSpec, ClusterStackReleaseStatus, Dependency};
+pub use cluster_stack_release::{
+    ClusterStackRelease, ClusterStackReleaseSpec, ClusterStackReleaseStatus, Dependency,
+};
 pub use condition::Condition;
 pub use resource::{Resource, ResourceState};
 
@@ -26,7 +38,7 @@ pub const VERSION: &str = "v1alpha1";
 pub const OWNED_LABEL: &str = "clusterstack.x-k8s.io/instance";
 /// Value of [`OWNED_LABEL`].
 pub const OWNED_VALUE: &str = "owned";
-/// Label on every object that we apply: [`release_hash`](crate::apply::release_hash) of the release it belongs to.
+/// Label on every object that we apply: a hash of the full name of the release it belongs to.
 pub const RELEASE_LABEL: &str = "clusterstack.x-k8s.io/release";
 /// Annotation on every object that we apply: `<namespace>/<name>` of the release it belongs to.
 pub const RELEASE_ANNOTATION: &str = "clusterstack.x-k8s.io/release";

@@ -1,1 +1,3 @@
-//! To come.
+//! Subcommands of the core's program.
+
+pub mod crd;

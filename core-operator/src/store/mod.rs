@@ -1,3 +1,3 @@
-//! To come.
+//! What releases need beside their own files.
 
 pub mod dependencies;
