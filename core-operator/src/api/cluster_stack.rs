@@ -83,7 +83,7 @@ pub struct ClusterStackSpec {
     )]
     #[x_kube(validation = Rule::new("self == oldSelf").message("name is immutable"))]
     pub name: String,
-    /// Kubernetes version of the releases, as "<major>.<minor>", such as 1.34. Immutable.
+    /// Kubernetes version of the releases, major and minor only, such as 1.34. Immutable.
     #[schemars(length(max = 16), regex(pattern = r"^\d\.\d+$"))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("kubernetesVersion is immutable"))]
     pub kubernetes_version: String,
@@ -262,7 +262,7 @@ impl ClusterStack {
     }
 
     /// Time between two looks at the source: the stack's own, else `default`; nothing below
-    /// [`SHORTEST_POLL_INTERVAL`].
+    /// one minute.
     #[must_use]
     pub fn poll_interval(&self, default: Duration) -> Duration {
         self.spec
