@@ -13,10 +13,12 @@
 pub mod api;
 pub mod args;
 pub mod commands;
+pub mod conditions;
 pub mod helm;
 pub mod lease;
 pub mod metrics;
 pub mod release;
+pub mod retry;
 pub mod servers;
 pub mod store;
 pub mod telemetry;

@@ -1,0 +1,75 @@
+//! When an object is looked at again after a failure: counters for each object, the class of the failure decides.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use proto::Recovery;
+
+/// Failures in a row of each object, by its UID. Forgotten on success and deletion.
+#[derive(Debug, Default)]
+pub struct Retries {
+    failures: Mutex<HashMap<String, Failures>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Failures {
+    class: &'static str,
+    count: u32,
+}
+
+impl Retries {
+    /// How long to wait after one more failure of the object. A failure of another class starts a new count.
+    pub fn failed(&self, uid: &str, recovery: &Recovery) -> Duration {
+        let class = recovery.as_str();
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = failures
+            .entry(uid.to_owned())
+            .and_modify(|entry| {
+                let count = if entry.class == class { entry.count } else { 0 };
+                *entry = Failures {
+                    class,
+                    count: count.saturating_add(1),
+                };
+            })
+            .or_insert(Failures { class, count: 1 });
+        recovery.delay_with_jitter(entry.count, rand::random())
+    }
+
+    /// The object did well, or is gone.
+    pub fn forget(&self, uid: &str) {
+        self.failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(uid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_object_has_its_own_count_and_success_forgets_it() {
+        let retries = Retries::default();
+        for _ in 0..5 {
+            retries.failed("a", &Recovery::Unknown);
+        }
+        assert!(retries.failed("a", &Recovery::Unknown) > Duration::from_secs(20));
+        assert!(retries.failed("b", &Recovery::Unknown) < Duration::from_secs(2));
+        retries.forget("a");
+        assert!(retries.failed("a", &Recovery::Unknown) < Duration::from_secs(2));
+    }
+
+    #[test]
+    fn another_class_starts_a_new_count() {
+        let retries = Retries::default();
+        for _ in 0..5 {
+            retries.failed("a", &Recovery::Unknown);
+        }
+        let slow = retries.failed("a", &Recovery::Slow);
+        assert!(slow < Duration::from_secs(80), "{slow:?}");
+    }
+}
