@@ -11,6 +11,7 @@
 //! ```
 
 pub mod api;
+pub mod apply;
 pub mod args;
 pub mod commands;
 pub mod conditions;

@@ -38,7 +38,7 @@ pub const VERSION: &str = "v1alpha1";
 pub const OWNED_LABEL: &str = "clusterstack.x-k8s.io/instance";
 /// Value of [`OWNED_LABEL`].
 pub const OWNED_VALUE: &str = "owned";
-/// Label on every object that we apply: a hash of the full name of the release it belongs to.
+/// Label on every object that we apply: [`release_hash`](crate::apply::release_hash) of the release it belongs to.
 pub const RELEASE_LABEL: &str = "clusterstack.x-k8s.io/release";
 /// Annotation on every object that we apply: `<namespace>/<name>` of the release it belongs to.
 pub const RELEASE_ANNOTATION: &str = "clusterstack.x-k8s.io/release";
