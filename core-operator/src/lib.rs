@@ -6,6 +6,8 @@
 //! args, telemetry, metrics, servers, lease   the process: options, logs, probes, one leader
 //! api                                        custom resources
 //! release                                    names, versions and content of releases; pure
+//! apply                                      rendered objects, checked and marked
+//! conditions, retry                          what a status says, when to look again
 //! helm                                       charts -> objects, by Helm itself in processes of its own
 //! store                                      chart dependencies, pinned by digest
 //! ```
