@@ -4,6 +4,7 @@
 //! rendered object ── manifest (checked, marked) ── step (namespaces, definitions, the rest)
 //! ```
 
+pub mod discovery;
 pub mod manifest;
 
 use sha2::{Digest as _, Sha256};
