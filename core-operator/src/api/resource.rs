@@ -40,6 +40,13 @@ pub struct Resource {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 63))]
     pub namespace: String,
+    /// UID of the object when it was last applied: another one is another object.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 63))]
+    pub uid: String,
+    /// Generation of the object when it was last applied: a later one is drift. Absent for kinds without generations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
     /// Whether the object is as the release wants it.
     #[serde(default)]
     pub status: ResourceState,

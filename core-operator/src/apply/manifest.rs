@@ -18,6 +18,8 @@ pub enum Step {
     Definitions,
     /// Everything else.
     Rest,
+    /// Classes, which refer to templates: Cluster API looks for those as soon as the class is there.
+    Classes,
 }
 
 /// A rendered object that can be applied.
@@ -177,6 +179,7 @@ impl Manifest {
         match (self.identity.group.as_str(), self.identity.kind.as_str()) {
             ("", "Namespace") => Step::Namespaces,
             ("apiextensions.k8s.io", "CustomResourceDefinition") => Step::Definitions,
+            ("cluster.x-k8s.io", "ClusterClass") => Step::Classes,
             _ => Step::Rest,
         }
     }
@@ -208,10 +211,10 @@ impl Manifest {
         hex::encode(&Sha256::digest(self.value.to_string())[..16])
     }
 
-    /// Adds our labels and annotations: whose the object is, and what it was rendered as.
+    /// Adds our labels and annotations: whose the object is, and what it was rendered as (`content`, by which a change
+    /// of the release is told from a change in the cluster).
     #[must_use]
-    pub fn mark(mut self, release_namespace: &str, release_name: &str) -> Self {
-        let content = self.content_digest();
+    pub fn mark(mut self, release_namespace: &str, release_name: &str, content: &str) -> Self {
         let metadata = entries(&mut self.value, "metadata");
         let labels = child(metadata, "labels");
         labels.insert(OWNED_LABEL.to_owned(), json!(OWNED_VALUE));
@@ -286,12 +289,12 @@ mod tests {
     }
 
     #[test]
-    fn marks_do_not_change_the_digest_of_the_content() {
+    fn marks_say_whose_the_object_is() {
         let plain = Manifest::check(&rendered(class()))
             .unwrap()
             .place(true, "fleet");
         let digest = plain.content_digest();
-        let marked = plain.mark("fleet", "docker-scs-1-30-v1");
+        let marked = plain.mark("fleet", "docker-scs-1-30-v1", &digest);
         let metadata = &marked.value()["metadata"];
         assert_eq!(metadata["annotations"][CONTENT_ANNOTATION], json!(digest));
         assert_eq!(metadata["labels"][OWNED_LABEL], "owned");
@@ -345,5 +348,7 @@ mod tests {
         assert!(step("apiextensions.k8s.io/v1", "CustomResourceDefinition") < step("v1", "Secret"));
         // A kind of another group that happens to be called Namespace is nothing special.
         assert_eq!(step("example.com/v1", "Namespace"), Step::Rest);
+        // Templates come before the classes that refer to them.
+        assert!(Step::Rest < step("cluster.x-k8s.io/v1beta2", "ClusterClass"));
     }
 }

@@ -1,13 +1,23 @@
 //! Applying rendered objects to an API server, of the management cluster or of a workload cluster.
 //!
 //! ```text
-//! rendered object ── manifest (checked, marked) ── step (namespaces, definitions, the rest)
+//! rendered object ── manifest (checked, placed, marked) ──► plan (with live, rules, record) ──► write
+//!                                                             ▲
+//!                        watches of metadata ── live ─────────┘
 //! ```
 
+pub mod adopt;
 pub mod discovery;
+pub mod live;
 pub mod manifest;
+pub mod placement;
+pub mod plan;
+pub mod write;
 
 use sha2::{Digest as _, Sha256};
+
+/// Field manager of all objects that come from releases.
+pub const MANAGER: &str = "cluster-stack-operator";
 
 /// Value of the label by which the objects of a release are found: 32 hexadecimal characters of a hash of its full
 /// name, since names of releases may be longer than the 63 characters of a label value.
