@@ -47,9 +47,40 @@ impl Retries {
     }
 }
 
+/// The class of a request that an API server refused or did not answer.
+#[must_use]
+pub fn recovery_of(error: &kube::Error) -> Recovery {
+    match error {
+        kube::Error::Api(status) => {
+            let seconds = status
+                .details
+                .as_ref()
+                .map_or(0, |details| details.retry_after_seconds);
+            let retry_after = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
+            Recovery::of_http_status(status.code, retry_after)
+        }
+        _ => Recovery::Unknown,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn api_server_that_names_a_time_is_not_asked_before() {
+        let mut status = kube::core::Status::failure("busy", "TooManyRequests").with_code(429);
+        let error = |status: &kube::core::Status| kube::Error::Api(status.clone().boxed());
+        assert_eq!(recovery_of(&error(&status)), Recovery::FAST);
+        status.details = serde_json::from_str("{\"retryAfterSeconds\": 7}").unwrap();
+        assert_eq!(
+            recovery_of(&error(&status)),
+            Recovery::Fast {
+                not_before: Some(Duration::from_secs(7))
+            }
+        );
+        assert_eq!(recovery_of(&kube::Error::TlsRequired), Recovery::Unknown);
+    }
 
     #[test]
     fn each_object_has_its_own_count_and_success_forgets_it() {
