@@ -32,6 +32,11 @@ pub const IMAGES_READY: &str = "ProviderClusterStackReleaseReady";
 /// `ClusterStackRelease`: the API server has taken all objects of the release as it wants them.
 pub const APPLIED: &str = "HelmChartApplied";
 
+/// Reason: Cluster API has not looked at the newest state of the `ClusterClass` yet; does its manager run?
+pub const CLASS_NOT_OBSERVED: &str = "ClassNotObserved";
+/// Reason: Cluster API cannot work out the variables of the `ClusterClass`; its author must act.
+pub const CLASS_VARIABLES_NOT_READY: &str = "ClassVariablesNotReady";
+
 /// The status of a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {

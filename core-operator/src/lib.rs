@@ -7,6 +7,7 @@
 //! api                                        custom resources
 //! release                                    names, versions and content of releases; pure
 //! apply                                      rendered objects, checked and marked
+//! capi                                       Cluster API: its objects in both API versions
 //! conditions, retry                          what a status says, when to look again
 //! helm                                       charts -> objects, by Helm itself in processes of its own
 //! store                                      chart dependencies, pinned by digest
@@ -15,6 +16,7 @@
 pub mod api;
 pub mod apply;
 pub mod args;
+pub mod capi;
 pub mod commands;
 pub mod conditions;
 pub mod events;
