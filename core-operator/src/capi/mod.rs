@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! ClusterView, ClassView   slim objects for watches, one type for v1beta1 and v1beta2
+//!     └── usage            which Clusters, of any namespace, use which release
 //! ```
 
 mod cluster;
 mod cluster_class;
 mod lenient;
+pub mod usage;
 
 pub use cluster::{ClusterView, Topology};
 pub use cluster_class::{ClassReadiness, ClassView};
