@@ -37,6 +37,15 @@ pub const CLASS_NOT_OBSERVED: &str = "ClassNotObserved";
 /// Reason: Cluster API cannot work out the variables of the `ClusterClass`; its author must act.
 pub const CLASS_VARIABLES_NOT_READY: &str = "ClassVariablesNotReady";
 
+/// Reason: the release has objects of kinds that this management cluster does not know; install what brings them.
+pub const KIND_NOT_SERVED: &str = "KindNotServed";
+/// Reason: the operator lacks rights on objects of the release; give it a role.
+pub const FORBIDDEN: &str = "Forbidden";
+/// Reason: Cluster API refuses every `ClusterClass`; switch its feature `ClusterTopology` on.
+pub const CLUSTER_TOPOLOGY_DISABLED: &str = "ClusterTopologyDisabled";
+/// Reason: Cluster API calls no hooks, which the addon stages of the release need; switch its feature `RuntimeSDK` on.
+pub const RUNTIME_SDK_DISABLED: &str = "RuntimeSDKDisabled";
+
 /// The status of a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {

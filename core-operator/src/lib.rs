@@ -7,7 +7,7 @@
 //! api                                        custom resources
 //! release                                    names, versions and content of releases; pure
 //! apply                                      rendered objects, checked and marked
-//! capi                                       Cluster API: its objects in both API versions
+//! capi                                       Cluster API: its objects, users of releases, preflight
 //! conditions, retry                          what a status says, when to look again
 //! helm                                       charts -> objects, by Helm itself in processes of its own
 //! store                                      chart dependencies, pinned by digest

@@ -44,6 +44,8 @@ pub const RELEASE_LABEL: &str = "clusterstack.x-k8s.io/release";
 pub const RELEASE_ANNOTATION: &str = "clusterstack.x-k8s.io/release";
 /// Annotation on every object that we apply: digest of the object as the release renders it.
 pub const CONTENT_ANNOTATION: &str = "clusterstack.x-k8s.io/content";
+/// Label on a ClusterRole, with the value `true`, that gives its rights to the operator, too.
+pub const AGGREGATE_LABEL: &str = "clusterstack.x-k8s.io/aggregate-to-core";
 /// Annotation of Cluster API that stops all writes.
 pub const PAUSED_ANNOTATION: &str = "cluster.x-k8s.io/paused";
 /// Annotation by which `clusterctl move` says that an object only leaves this management cluster.

@@ -1,13 +1,17 @@
-//! Cluster API as this operator sees it: its objects in both API versions.
+//! Cluster API as this operator sees it: its objects in both API versions, and what it must be able to do.
 //!
 //! ```text
 //! ClusterView, ClassView   slim objects for watches, one type for v1beta1 and v1beta2
 //!     └── usage            which Clusters, of any namespace, use which release
+//! preflight                what must be so before a release is applied
 //! ```
+//!
+//! Nothing here writes: the only changes that are sent are dry runs.
 
 mod cluster;
 mod cluster_class;
 mod lenient;
+pub mod preflight;
 pub mod usage;
 
 pub use cluster::{ClusterView, Topology};
