@@ -6,6 +6,7 @@
 //! args, telemetry, metrics, servers, lease   the process: options, logs, probes, one leader
 //! api                                        custom resources
 //! release                                    names, versions and content of releases; pure
+//! source                                     where releases come from: GitHub, directories
 //! apply                                      rendered objects, checked and marked
 //! capi                                       Cluster API: its objects, users of releases, preflight
 //! conditions, retry                          what a status says, when to look again
@@ -27,6 +28,7 @@ pub mod metrics;
 pub mod release;
 pub mod retry;
 pub mod servers;
+pub mod source;
 pub mod store;
 pub mod telemetry;
 pub mod watch;

@@ -4,10 +4,7 @@ use std::{error::Error, io, path::PathBuf, time::Duration};
 
 use jiff::{Timestamp, fmt::rfc2822};
 use proto::{Recovery, reason};
-use reqwest::{
-    Url,
-    header::{HeaderMap, RETRY_AFTER},
-};
+use reqwest::{Url, header::HeaderMap};
 
 /// Why something could not be downloaded. Addresses are shown without user, password and query.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +85,14 @@ impl DownloadError {
         match self {
             Self::BuildClient { .. } | Self::Redirect { .. } => Recovery::Slow,
             Self::ReadCertificates { .. } | Self::Reject { .. } => Recovery::Terminal,
+            // Code hosts say so when a rate limit is used up.
+            Self::Refused {
+                status: 403,
+                retry_after: Some(time),
+                ..
+            } => Recovery::Fast {
+                not_before: Some(*time),
+            },
             Self::Refused {
                 status,
                 retry_after,
@@ -105,6 +110,11 @@ impl DownloadError {
             Self::Request { .. } | Self::Lose { .. } => Some(reason::SOURCE_UNAVAILABLE),
             Self::Redirect { .. } => Some(reason::SOURCE_DENIED),
             Self::Reject { reason, .. } => Some(reason),
+            Self::Refused {
+                status: 403,
+                retry_after: Some(_),
+                ..
+            } => Some(reason::SOURCE_UNAVAILABLE),
             Self::Refused { status, .. } => Some(match status {
                 404 | 410 => reason::SOURCE_NOT_FOUND,
                 400..=407 | 409..=424 | 426..=428 | 430..=499 => reason::SOURCE_DENIED,
@@ -126,18 +136,25 @@ pub fn shown(url: &Url) -> String {
     url.into()
 }
 
-/// The time that a server names in `Retry-After`, as seconds or as a date.
+/// The time that a server names in `Retry-After`, as seconds or as a date, or as the end of a rate limit that is used
+/// up (`X-RateLimit-Remaining`, `X-RateLimit-Reset`, as code hosts send them with any status).
 #[must_use]
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     retry_after_at(headers, Timestamp::now())
 }
 
 pub(super) fn retry_after_at(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = rfc2822::parse(text).ok()?.timestamp();
+    let text = |name: &str| Some(headers.get(name)?.to_str().ok()?.trim());
+    let until = match text("retry-after") {
+        Some(text) => match text.parse() {
+            Ok(seconds) => return Some(Duration::from_secs(seconds)),
+            Err(_no_number) => rfc2822::parse(text).ok()?.timestamp(),
+        },
+        None if text("x-ratelimit-remaining") == Some("0") => {
+            Timestamp::from_second(text("x-ratelimit-reset")?.parse().ok()?).ok()?
+        }
+        None => return None,
+    };
     // In the past: at once.
-    Some(Duration::try_from(date.duration_since(now)).unwrap_or_default())
+    Some(Duration::try_from(until.duration_since(now)).unwrap_or_default())
 }

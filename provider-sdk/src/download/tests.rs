@@ -464,6 +464,7 @@ async fn each_status_has_class_and_reason() {
         (404, NONE, Recovery::Slow, reason::SOURCE_NOT_FOUND),
         (401, NONE, Recovery::Slow, reason::SOURCE_DENIED),
         (403, NONE, Recovery::Slow, reason::SOURCE_DENIED),
+        (403, AFTER, fast, reason::SOURCE_UNAVAILABLE),
         (429, AFTER, fast, reason::SOURCE_UNAVAILABLE),
         (503, AFTER, fast, reason::SOURCE_UNAVAILABLE),
         (502, NONE, Recovery::Unknown, reason::SOURCE_UNAVAILABLE),
@@ -478,19 +479,28 @@ async fn each_status_has_class_and_reason() {
 }
 
 #[test]
-fn retry_after_is_a_number_or_a_date() {
+fn time_to_wait_is_a_number_or_a_date_or_the_end_of_a_rate_limit() {
     let now = "2026-11-25T08:00:00Z".parse().unwrap();
-    for (text, seconds) in [
-        ("120", Some(120)),
-        ("Wed, 25 Nov 2026 08:01:30 GMT", Some(90)),
-        ("Wed, 25 Nov 2026 07:00:00 GMT", Some(0)),
-        ("soon", None),
-        ("-5", None),
+    let reset = ("x-ratelimit-reset", "1795593660");
+    for (headers, seconds) in [
+        (&[("retry-after", "120")][..], Some(120)),
+        (
+            &[("retry-after", "Wed, 25 Nov 2026 08:01:30 GMT")],
+            Some(90),
+        ),
+        (&[("retry-after", "Wed, 25 Nov 2026 07:00:00 GMT")], Some(0)),
+        (&[("retry-after", "soon")], None),
+        (&[("retry-after", "-5")], None),
+        (&[("x-ratelimit-remaining", "0"), reset], Some(60)),
+        (&[("x-ratelimit-remaining", "9"), reset], None),
+        (
+            &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "9e9")],
+            None,
+        ),
     ] {
-        let headers =
-            HeaderMap::from_iter([("retry-after".parse().unwrap(), text.parse().unwrap())]);
-        let found = retry_after_at(&headers, now);
-        assert_eq!(found, seconds.map(Duration::from_secs), "{text}");
+        let answer = answer(403, headers, "");
+        let found = retry_after_at(answer.headers(), now);
+        assert_eq!(found, seconds.map(Duration::from_secs), "{headers:?}");
     }
 }
 
