@@ -3,13 +3,20 @@
 //! A test owns objects of these kinds and writes what a provider would write.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::Client;
+use kube::api::DeleteParams;
+use kube::core::GroupVersionKind;
+use kube::{Api, Client, ResourceExt, discovery};
 use serde_json::{Value, json};
 
 use crate::manifests::apply_crds;
+use crate::wait::eventually;
+
+/// How long the API server may take to remove a kind and its objects.
+const GONE: Duration = Duration::from_mins(1);
 
 const BOOTSTRAP: &str = "bootstrap.cluster.x-k8s.io";
 const CONTROL_PLANE: &str = "controlplane.cluster.x-k8s.io";
@@ -117,23 +124,40 @@ pub async fn install(client: &Client, providers: &[Provider]) -> Result<()> {
 }
 
 /// Takes the CRDs of some providers away, with all their objects: what a management cluster looks like before its provider is installed.
+/// Returns when the kinds are no longer served.
 ///
 /// # Errors
 ///
-/// When the API server refuses.
+/// When the API server refuses, or objects stay because of their finalizers.
 pub async fn uninstall(client: &Client, providers: &[Provider]) -> Result<()> {
-    let api: kube::Api<CustomResourceDefinition> = kube::Api::all(client.clone());
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let mut crds = Vec::new();
     for provider in providers {
-        for crd in provider.crds()? {
-            let name = crd.metadata.name.unwrap_or_default();
-            match api.delete(&name, &kube::api::DeleteParams::default()).await {
-                Ok(_) => {}
-                Err(kube::Error::Api(status)) if status.is_not_found() => {}
-                Err(error) => {
-                    return Err(error).with_context(|| format!("failed to delete CRD {name:?}"));
-                }
+        crds.extend(provider.crds()?);
+    }
+    for crd in &crds {
+        let name = crd.name_any();
+        match api.delete(&name, &DeleteParams::default()).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.is_not_found() => {}
+            Err(error) => {
+                return Err(error).with_context(|| format!("failed to delete CRD {name:?}"));
             }
         }
+    }
+    for crd in &crds {
+        let name = crd.name_any();
+        eventually(&format!("CRD {name:?} is gone"), GONE, async || {
+            ensure!(api.get_opt(&name).await?.is_none(), "still there");
+            for version in &crd.spec.versions {
+                let kind =
+                    GroupVersionKind::gvk(&crd.spec.group, &version.name, &crd.spec.names.kind);
+                let served = discovery::pinned_kind(client, &kind).await.is_ok();
+                ensure!(!served, "{kind:?} is still served");
+            }
+            Ok(())
+        })
+        .await?;
     }
     Ok(())
 }
