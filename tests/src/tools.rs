@@ -5,6 +5,7 @@
 //! `$CLUSTER_STACK_TOOLS_CACHE`, else `$XDG_CACHE_HOME/cluster-stack-operator/tools`, else `~/.cache/cluster-stack-operator/tools`.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -339,9 +340,12 @@ impl Source {
             for entry in walkdir::WalkDir::new(&self.module).sort_by_file_name() {
                 let entry =
                     entry.with_context(|| format!("failed to read {}", self.module.display()))?;
-                if entry.file_type().is_file()
-                    && !entry.file_name().to_string_lossy().ends_with("_test.go")
-                {
+                let path = entry.path();
+                // What `go build` reads; a program that somebody has built there does not count.
+                let read = path.extension().is_some_and(|extension| {
+                    ["go", "mod", "sum"].map(OsStr::new).contains(&extension)
+                });
+                if read && !path.to_string_lossy().ends_with("_test.go") {
                     files.push(entry.into_path());
                 }
             }
