@@ -62,6 +62,30 @@ impl Bed<'_> {
         self.logs().push(log.to_owned());
     }
 
+    /// All that may tell why a test failed: objects, events, the ends of logs.
+    pub async fn report(&self) -> String {
+        // The API server may be what failed.
+        let objects = tokio::time::timeout(
+            Duration::from_secs(20),
+            objects(&self.client, &self.namespace),
+        )
+        .await;
+        let mut text = match objects.map_err(anyhow::Error::from).flatten() {
+            Ok(objects) => objects,
+            Err(error) => format!("objects of {} cannot be shown: {error:#}\n", self.namespace),
+        };
+        for path in self.logs().iter() {
+            let _ = write!(text, "--- {}\n{}\n", path.display(), tail(path, LOG_LINES));
+        }
+        let server: &ApiServer = self.control_plane;
+        let _ = write!(
+            text,
+            "--- log of the API server\n{}\n",
+            server.log_tail(LOG_LINES / 3)
+        );
+        text
+    }
+
     fn logs(&self) -> MutexGuard<'_, Vec<PathBuf>> {
         self.logs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -98,7 +122,7 @@ pub async fn scenario_on(
         eprintln!(
             "{name} failed after {:?}\n{}",
             begin.elapsed(),
-            report(&bed).await
+            bed.report().await
         );
     }
     // Not waited for: a finalizer of an operator that is gone must not hold up the others.
@@ -110,29 +134,6 @@ pub async fn scenario_on(
         Ok(result) => result,
         Err(panic) => resume_unwind(panic),
     }
-}
-
-async fn report(bed: &Bed<'_>) -> String {
-    // The API server may be what failed.
-    let objects = tokio::time::timeout(
-        Duration::from_secs(20),
-        objects(&bed.client, &bed.namespace),
-    )
-    .await;
-    let mut text = match objects.map_err(anyhow::Error::from).flatten() {
-        Ok(objects) => objects,
-        Err(error) => format!("objects of {} cannot be shown: {error:#}\n", bed.namespace),
-    };
-    for path in bed.logs().iter() {
-        let _ = write!(text, "--- {}\n{}\n", path.display(), tail(path, LOG_LINES));
-    }
-    let server: &ApiServer = bed.control_plane;
-    let _ = write!(
-        text,
-        "--- log of the API server\n{}\n",
-        server.log_tail(LOG_LINES / 3)
-    );
-    text
 }
 
 /// All objects of a namespace as YAML, and its events as lines.
