@@ -24,6 +24,7 @@ pub mod operator;
 pub mod ports;
 pub mod process;
 pub mod provider_kinds;
+pub mod reference;
 pub mod scenario;
 pub mod stacks;
 pub mod state;

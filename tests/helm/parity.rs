@@ -1,7 +1,7 @@
 //! The renderer's text equals that of `helm template`, of the same version, for every chart at hand.
 //!
-//! Charts of our own cover what the real releases lack (hooks, aliases, files of several CRDs); the real releases are
-//! those in the folder that `CLUSTER_STACK_FIXTURES` names.
+//! Charts of our own cover what the real releases lack (hooks, aliases, files of several CRDs, values of all types); the real
+//! releases are those in the folder that `CLUSTER_STACK_FIXTURES` names.
 
 use std::{
     fs,
@@ -12,32 +12,119 @@ use std::{
 
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
-use tests::tools::{self, Tool};
+use tests::{
+    reference,
+    stacks::StackRelease,
+    tools::{self, Tool},
+};
 
 const RELEASE: &str = "docker-scs-1-30";
 const NAMESPACE: &str = "kube-system";
 const KUBERNETES: &str = "v1.30.4";
 
+/// The real releases, all with charts.
+const RELEASES: &[&str] = &[
+    "docker-ferrol-1-27-v0-sha-hipstsw",
+    "docker-ferrol-1-27-v1",
+    "docker-ferrol-1-27-v11",
+    "docker-ferrol-1-27-v12",
+    "docker-ferrol-1-27-v2",
+    "docker-ferrol-1-27-v3",
+    "docker-scs-1-30-v0-sha-d2lgujm",
+    "docker-scs-1-30-v1",
+    "docker-scs-1-30-v2",
+    "openstack-scs-1-32-v0-sha-sjl0coz",
+];
+
 #[tokio::test]
-async fn renderer_prints_what_helm_template_prints() -> anyhow::Result<()> {
-    let tools = tools::ensure(&[Tool::Helm, Tool::HelmRenderer]).await?;
+async fn charts_with_hooks_and_aliases_are_rendered_as_helm_does() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let mut charts = own_charts(folder.path())?;
-    match std::env::var_os("CLUSTER_STACK_FIXTURES") {
-        Some(fixtures) => charts.extend(real_charts(
-            Path::new(&fixtures),
-            &folder.path().join("fixtures"),
-        )?),
-        None => println!(
-            "CLUSTER_STACK_FIXTURES is not set: the charts of the real releases were not compared"
-        ),
+    compare_all(&own_charts(folder.path())?).await
+}
+
+#[tokio::test]
+async fn values_reach_templates_as_helm_hands_them_over() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let template = "apiVersion: v1
+kind: ConfigMap
+metadata: {name: values}
+data:
+{{- range $name, $value := .Values }}
+  {{ $name }}: {{ printf \"%s %v %s\" (kindOf $value) $value (toJson $value) | quote }}
+{{- end }}
+";
+    let chart = write_chart(
+        folder.path(),
+        "values",
+        &[
+            (
+                "Chart.yaml",
+                "apiVersion: v2\nname: values\nversion: 1.2.3\n",
+            ),
+            (
+                "values.yaml",
+                "kept: 1\nnested: {kept: 010, replaced: 2, removed: 3}\nremoved: {a: 1}\nlist: [1, 2]\n",
+            ),
+            ("templates/all.yaml", template),
+        ],
+    )?;
+    let values = json!({
+        "nested": {"replaced": 12_345_678_901_i64, "removed": null, "added": 0.10},
+        "removed": null,
+        "list": [3],
+        "large": i64::MAX,
+        "small": -1,
+        "whole": 2.0,
+        "text": "yes",
+        "flag": true,
+        "empty": {},
+        "none": [],
+    });
+    compare_with_values(&[chart], &values).await
+}
+
+#[tokio::test]
+async fn charts_of_the_example_stacks_are_rendered_as_helm_does() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let releases = folder.path().join("releases");
+    for example in ["docker-example", "docker-single", "fake-example"] {
+        StackRelease::example(example).write_to(&releases)?;
     }
-    let mut renderer = Renderer::start(tools.path(Tool::HelmRenderer))?;
-    for chart in &charts {
+    compare_all(&charts_of_releases(
+        &releases,
+        &folder.path().join("unpacked"),
+    )?)
+    .await
+}
+
+#[tokio::test]
+async fn charts_of_the_real_releases_are_rendered_as_helm_does() -> anyhow::Result<()> {
+    let Some(releases) = reference::folder(reference::RELEASES, "real releases", RELEASES)? else {
+        return Ok(());
+    };
+    let folder = tempfile::tempdir()?;
+    compare_all(&charts_of_releases(&releases, folder.path())?).await
+}
+
+async fn compare_all(charts: &[PathBuf]) -> anyhow::Result<()> {
+    compare_with_values(charts, &json!({})).await
+}
+
+async fn compare_with_values(charts: &[PathBuf], values: &Value) -> anyhow::Result<()> {
+    let tools = tools::ensure_async(&[Tool::Helm, Tool::HelmRenderer]).await?;
+    let (helm, renderer) = (tools.path(Tool::Helm)?, tools.path(Tool::HelmRenderer)?);
+    let mut renderer = Renderer::start(renderer)?;
+    let mut file = tempfile::NamedTempFile::new()?;
+    serde_json::to_writer(&mut file, values)?;
+    for chart in charts {
         for crds in [false, true] {
-            let helm = || helm_template(tools.path(Tool::Helm), chart, crds);
-            let ours = renderer.text(chart, crds)?;
-            let (first, second) = (helm()?, helm()?);
+            let ours = renderer.text(chart, values, crds)?;
+            let first = helm_template(helm, chart, file.path(), crds)?;
+            if ours == first {
+                continue;
+            }
+            // Such as keys, which are new each time.
+            let second = helm_template(helm, chart, file.path(), crds)?;
             compare(&ours, &first, &second).with_context(|| chart.display().to_string())?;
         }
     }
@@ -77,13 +164,15 @@ fn difference(rendered: &str, expected: &str) -> String {
     }
 }
 
-fn helm_template(helm: &Path, chart: &Path, crds: bool) -> anyhow::Result<String> {
+fn helm_template(helm: &Path, chart: &Path, values: &Path, crds: bool) -> anyhow::Result<String> {
     let mut command = Command::new(helm);
     command
         .env_clear()
         .env("HOME", "/nonexistent")
         .args(["template", RELEASE])
-        .arg(chart);
+        .arg(chart)
+        .arg("--values")
+        .arg(values);
     command.args(["--namespace", NAMESPACE, "--kube-version", KUBERNETES]);
     if crds {
         command.arg("--include-crds");
@@ -120,10 +209,10 @@ impl Renderer {
         })
     }
 
-    fn text(&mut self, chart: &Path, crds: bool) -> anyhow::Result<String> {
+    fn text(&mut self, chart: &Path, values: &Value, crds: bool) -> anyhow::Result<String> {
         let body = json!({
             "path": chart, "releaseName": RELEASE, "namespace": NAMESPACE, "kubeVersion": KUBERNETES,
-            "includeCrds": crds, "withText": true,
+            "includeCrds": crds, "withText": true, "values": values,
         });
         let request = serde_json::to_vec(&json!({"id": 1, "kind": "chart", "body": body}))?;
         self.stdin
@@ -195,22 +284,30 @@ fn own_charts(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
             ],
         ),
     ];
-    let mut paths = Vec::new();
-    for (name, files) in charts {
-        for (path, content) in files {
-            let path = folder.join(name).join(path);
-            fs::create_dir_all(path.parent().context("no parent")?)?;
-            fs::write(path, content)?;
-        }
-        paths.push(folder.join(name));
+    charts
+        .iter()
+        .map(|(name, files)| write_chart(folder, name, files))
+        .collect()
+}
+
+fn write_chart(
+    folder: &Path,
+    name: &str,
+    files: &[(&str, impl AsRef<str>)],
+) -> anyhow::Result<PathBuf> {
+    let chart = folder.join(name);
+    for (path, content) in files {
+        let path = chart.join(path);
+        fs::create_dir_all(path.parent().context("no parent")?)?;
+        fs::write(path, content.as_ref())?;
     }
-    Ok(paths)
+    Ok(chart)
 }
 
 /// The class charts as they are, and every chart inside the addon archives (which may hold several).
-fn real_charts(fixtures: &Path, into: &Path) -> anyhow::Result<Vec<PathBuf>> {
+fn charts_of_releases(releases: &Path, into: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut charts = Vec::new();
-    for (index, entry) in walkdir::WalkDir::new(fixtures).into_iter().enumerate() {
+    for (index, entry) in walkdir::WalkDir::new(releases).into_iter().enumerate() {
         let path = entry?.into_path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if !name.ends_with(".tgz") {
@@ -236,6 +333,6 @@ fn real_charts(fixtures: &Path, into: &Path) -> anyhow::Result<Vec<PathBuf>> {
             }
         }
     }
-    ensure!(!charts.is_empty(), "{} holds no charts", fixtures.display());
+    ensure!(!charts.is_empty(), "{} holds no charts", releases.display());
     Ok(charts)
 }

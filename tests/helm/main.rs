@@ -1,0 +1,3 @@
+//! Our renderer is Helm.
+
+mod parity;
