@@ -155,13 +155,11 @@ impl SourceError {
     pub fn recovery(&self) -> Recovery {
         match self {
             Self::RefuseSource { .. } => Recovery::Terminal,
-            // A redirect that leads away: the repository is somewhere else now.
-            Self::Refuse {
-                status: 300..=399, ..
-            } => Recovery::Slow,
             Self::Refuse {
                 status, retry_at, ..
             } => match (*status, retry_at.map(left)) {
+                // It leads away: the repository is somewhere else now.
+                (300..=399, _) => Recovery::Slow,
                 // So are rate limits refused.
                 (403, not_before @ Some(_)) => Recovery::Fast { not_before },
                 (status, left) => Recovery::of_http_status(status, left),

@@ -18,7 +18,7 @@ use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, Uri,
     header::{ACCEPT, ETAG, IF_NONE_MATCH, LINK},
 };
-use http_body_util::{Limited, combinators::BoxBody};
+use http_body_util::{LengthLimitError, Limited, combinators::BoxBody};
 use jiff::Timestamp;
 use octocrab::{
     AuthState, FromResponse, OctoBody, Octocrab, OctocrabBuilder,
@@ -225,10 +225,10 @@ impl GitHub {
         download.size = Some(asset.size);
         download.sha256 = asset.digest.as_deref().and_then(sha256);
         download.durable = false;
-        if asset.name.ends_with(".tgz") {
+        let target = into.join(&asset.name);
+        if target.extension().is_some_and(|it| it == "tgz") {
             download.content = Content::Gzip;
         }
-        let target = into.join(&asset.name);
         match self.downloader.fetch(&download, &target).await {
             Ok(downloaded) => Ok(downloaded.size),
             Err(source) => Err(SourceError::Download {
@@ -250,11 +250,17 @@ impl GitHub {
     fn failed(&self, error: octocrab::Error) -> SourceError {
         let place = self.place();
         match error {
-            octocrab::Error::GitHub { source, .. } => self.refused(*source),
+            octocrab::Error::GitHub { source, .. } => self.refused(&source),
             octocrab::Error::Json { .. } | octocrab::Error::Serde { .. } => {
                 SourceError::ReadAnswer {
                     place,
                     message: shorten(&error.to_string(), 200),
+                }
+            }
+            octocrab::Error::Service { source, .. } if source.is::<LengthLimitError>() => {
+                SourceError::ExceedLimit {
+                    what: format!("an answer of {place}"),
+                    limit: format!("{ANSWER_BYTES} bytes"),
                 }
             }
             octocrab::Error::Service { source, .. } => SourceError::Reach {
@@ -271,7 +277,7 @@ impl GitHub {
         }
     }
 
-    fn refused(&self, error: octocrab::GitHubError) -> SourceError {
+    fn refused(&self, error: &octocrab::GitHubError) -> SourceError {
         let status = error.status_code.as_u16();
         let mut retry_after = error.headers.as_ref().and_then(retry_after);
         if retry_after.is_none() && error.message.contains("rate limit") {
@@ -388,7 +394,7 @@ impl Source for GitHub {
         let lock = || self.pages.lock().unwrap_or_else(PoisonError::into_inner);
         let (known, mut pages) = (lock().clone(), Vec::new());
         let mut route = Some(self.route(&format!("?per_page={PAGE}")));
-        while let Some(this) = route {
+        while let Some(this) = route.take() {
             if pages.len() == PAGES {
                 return Err(SourceError::ExceedLimit {
                     what: format!("the list of releases of {}", self.place()),
@@ -396,7 +402,7 @@ impl Source for GitHub {
                 });
             }
             let page = self.page(&this, known.get(&this).cloned()).await?;
-            route = page.next.clone();
+            route.clone_from(&page.next);
             pages.push((this, page));
         }
         let listing = Listing::join(pages.iter().map(|(_, page)| &page.listing));

@@ -107,14 +107,15 @@ impl DownloadError {
     pub fn reason(&self) -> Option<&'static str> {
         match self {
             Self::BuildClient { .. } | Self::ReadCertificates { .. } | Self::Write { .. } => None,
-            Self::Request { .. } | Self::Lose { .. } => Some(reason::SOURCE_UNAVAILABLE),
-            Self::Redirect { .. } => Some(reason::SOURCE_DENIED),
-            Self::Reject { reason, .. } => Some(reason),
-            Self::Refused {
+            Self::Request { .. }
+            | Self::Lose { .. }
+            | Self::Refused {
                 status: 403,
                 retry_after: Some(_),
                 ..
             } => Some(reason::SOURCE_UNAVAILABLE),
+            Self::Redirect { .. } => Some(reason::SOURCE_DENIED),
+            Self::Reject { reason, .. } => Some(reason),
             Self::Refused { status, .. } => Some(match status {
                 404 | 410 => reason::SOURCE_NOT_FOUND,
                 400..=407 | 409..=424 | 426..=428 | 430..=499 => reason::SOURCE_DENIED,

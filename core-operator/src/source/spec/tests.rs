@@ -29,10 +29,10 @@ fn directory_source(path: &str) -> Source {
     }
 }
 
-fn reference(name: &str) -> Option<LocalObjectReference> {
-    Some(LocalObjectReference {
+fn reference(name: &str) -> LocalObjectReference {
+    LocalObjectReference {
         name: name.to_owned(),
-    })
+    }
 }
 
 fn secret(key: &str, value: &[u8]) -> SecretData {
@@ -157,8 +157,8 @@ fn names_that_would_change_the_address_are_refused() {
 #[test]
 fn secrets_are_read_or_missed_by_name() {
     let mut source = github_source(None);
-    source.secret_ref = reference("my-token");
-    source.ca_secret_ref = reference("my-ca");
+    source.secret_ref = Some(reference("my-token"));
+    source.ca_secret_ref = Some(reference("my-ca"));
     let resolve = |token: Option<&SecretData>, ca: Option<&SecretData>| {
         SourceSpec::resolve(Some(&source), &process(), None, token, ca)
     };
