@@ -12,13 +12,14 @@
 //!   controllers ──────┘           real manager       under its own role
 //! ```
 //!
-//! [`scenario`](scenario::scenario) gives a test its namespace and prints what there is when the test fails; [`eventually`] waits for facts. Nothing here needs a
+//! [`github`] is a GitHub with faults on demand, for sources of releases. [`scenario`](scenario::scenario) gives a test its namespace and prints what there is when the test fails; [`eventually`] waits for facts. Nothing here needs a
 //! container runtime, the network (once the tools are built) or root.
 
 pub mod audit;
 pub mod certificates;
 pub mod cluster_api;
 pub mod control_plane;
+pub mod github;
 pub mod manifests;
 pub mod operator;
 pub mod ports;
