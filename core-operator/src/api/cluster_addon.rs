@@ -26,13 +26,8 @@ use super::{Condition, Resource};
         type_ = "string",
         json_path = ".metadata.ownerReferences[?(@.kind==\"Cluster\")].name"
     ),
+    printcolumn(name = "Hook", type_ = "string", json_path = ".spec.hook"),
     printcolumn(name = "Ready", type_ = "boolean", json_path = ".status.ready"),
-    printcolumn(
-        name = "Hook",
-        type_ = "string",
-        json_path = ".spec.hook",
-        priority = 1
-    ),
     printcolumn(
         name = "Age",
         type_ = "date",
@@ -49,10 +44,16 @@ use super::{Condition, Resource};
         json_path = ".status.conditions[?(@.type=='Ready')].message"
     )
 )]
-#[x_kube(validation = Rule::new("!has(self.clusterRef.namespace) || !has(oldSelf.clusterRef.namespace) || self.clusterRef.namespace == oldSelf.clusterRef.namespace").message("the namespace of clusterRef is immutable"))]
+// CEL writes reserved words, such as namespace, with underscores.
+#[x_kube(
+    validation = Rule::new("!has(oldSelf.clusterRef.kind) || (has(self.clusterRef.kind) && self.clusterRef.kind == oldSelf.clusterRef.kind)").message("kind of clusterRef is immutable"),
+    validation = Rule::new("!has(oldSelf.clusterRef.__namespace__) || (has(self.clusterRef.__namespace__) && self.clusterRef.__namespace__ == oldSelf.clusterRef.__namespace__)").message("namespace of clusterRef is immutable"),
+    validation = Rule::new("!has(oldSelf.clusterRef.name) || (has(self.clusterRef.name) && self.clusterRef.name == oldSelf.clusterRef.name)").message("name of clusterRef is immutable")
+)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterAddonSpec {
-    /// The Cluster whose addons these are.
+    /// The Cluster whose addons these are; kind, namespace and name are immutable.
+    #[schemars(schema_with = "super::reference::object")]
     pub cluster_ref: ObjectReference,
     /// The ClusterClass whose addons are installed, in dot form. A mirror, never read for a decision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,8 +80,31 @@ pub struct ClusterAddonStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4096))]
     pub resources: Vec<Resource>,
+    /// Stages of the hook that is being worked on; empty when they are done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub stages: Vec<Stage>,
     /// Observations of the addons' state.
     #[serde(default)]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// How far one stage of the addons is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Stage {
+    /// Name of the stage's chart.
+    #[serde(default)]
+    #[schemars(length(max = 253))]
+    pub name: String,
+    /// What the stage does with the objects of its chart: "apply" or "delete".
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 63))]
+    pub action: String,
+    /// What is being worked on: "Pending", "waitingForPreCondition", "applyingOrDeleting", "waitingForPostCondition" or
+    /// "done".
+    #[serde(default)]
+    #[schemars(length(max = 63))]
+    pub phase: String,
 }

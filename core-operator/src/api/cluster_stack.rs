@@ -111,6 +111,7 @@ pub struct ClusterStackSpec {
     /// The object in this namespace that holds the settings for the provider integration, such as an
     /// OpenStackClusterStackReleaseTemplate. Needed unless noProvider is true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::reference::object")]
     pub provider_ref: Option<ObjectReference>,
     /// Where releases come from; absent: the source that the operator was started with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -118,7 +119,10 @@ pub struct ClusterStackSpec {
     /// Time between two looks at the source, such as 5m or 1h30m; at least 1m. Absent: what the operator was started
     /// with, 5m by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 16), regex(pattern = r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"))]
+    #[schemars(
+        length(min = 2, max = 16),
+        regex(pattern = r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$")
+    )]
     #[x_kube(validation = Rule::new("duration(self) >= duration('1m')").message("pollInterval must be at least 1m"))]
     pub poll_interval: Option<String>,
     /// What the operator may do on its own.
@@ -147,10 +151,12 @@ pub struct Source {
     pub directory: Option<DirectorySource>,
     /// Secret in this namespace whose key "token" is sent to the source. Absent: anonymous access.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::reference::local")]
     pub secret_ref: Option<LocalObjectReference>,
     /// Secret in this namespace whose key "ca.crt" holds the certificates (PEM) that the source's own is signed with,
     /// beside the usual ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::reference::local")]
     pub ca_secret_ref: Option<LocalObjectReference>,
 }
 
@@ -160,13 +166,20 @@ pub struct Source {
 pub struct GitHubSource {
     /// Address of a GitHub Enterprise server, such as `https://github.example.com`. Absent: github.com.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 2048), regex(pattern = r"^https?://[^\s]+$"))]
+    #[schemars(
+        length(max = 2048),
+        regex(pattern = r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$")
+    )]
     pub url: Option<String>,
     /// User or organization that owns the repository.
-    #[schemars(length(min = 1, max = 100), regex(pattern = r"^[A-Za-z0-9_.-]+$"))]
+    #[schemars(
+        length(min = 1, max = 100),
+        regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")
+    )]
     pub owner: String,
     /// Name of the repository.
     #[schemars(length(min = 1, max = 100), regex(pattern = r"^[A-Za-z0-9_.-]+$"))]
+    #[x_kube(validation = Rule::new("self != '.' && self != '..'").message("repository must be a name"))]
     pub repository: String,
 }
 

@@ -48,6 +48,7 @@ use super::{Condition, Resource};
 pub struct ClusterStackReleaseSpec {
     /// Kept for objects of the Go operator, and ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::reference::object")]
     pub provider_ref: Option<ObjectReference>,
 }
 
@@ -71,7 +72,7 @@ pub struct ClusterStackReleaseStatus {
     pub digest: Option<String>,
     /// What the release's hashes.json says. Shown, never a verdict: the values describe the author's folders.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
+    #[schemars(extend("maxProperties" = 32, "additionalProperties" = {"type": "string", "maxLength": 256}))]
     pub hashes: std::collections::BTreeMap<String, String>,
     /// Chart dependencies that the release does not bring along, pinned when it was first fetched.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -2,14 +2,16 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 /// One observation of an object's state, in the shape of `metav1.Condition`.
 ///
 /// Only `type` and `status` are required, because conditions that the Go operator wrote have no reason; they are
 /// read, never kept: every report of ours replaces them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(transform = with_severity)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
     /// What is observed, in CamelCase. True is good, except for Paused and DeletionBlocked.
@@ -33,6 +35,17 @@ pub struct Condition {
     /// When the status last changed.
     #[serde(default = "epoch")]
     pub last_transition_time: Time,
+}
+
+/// The Go operator's conditions have it: where the schema does not know a field, `kubectl apply` of a backup fails.
+fn with_severity(schema: &mut Schema) {
+    if let Some(properties) = schema.get_mut("properties") {
+        properties["severity"] = json!({
+            "type": "string",
+            "maxLength": 32,
+            "description": "Written by the Go operator, ignored.",
+        });
+    }
 }
 
 fn epoch() -> Time {

@@ -16,9 +16,10 @@ mod cluster_addon;
 mod cluster_stack;
 mod cluster_stack_release;
 mod condition;
+mod reference;
 mod resource;
 
-pub use cluster_addon::{ClusterAddon, ClusterAddonSpec, ClusterAddonStatus};
+pub use cluster_addon::{ClusterAddon, ClusterAddonSpec, ClusterAddonStatus, Stage};
 pub use cluster_stack::{
     ClusterStack, ClusterStackSpec, ClusterStackStatus, DirectorySource, DriftPolicy, GitHubSource,
     Policy, Source, Summary,

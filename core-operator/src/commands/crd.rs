@@ -27,20 +27,24 @@ pub fn crds() -> Result<String, serde_saphyr::ser::Error> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
-    #[test]
-    fn every_field_has_a_sentence() {
-        fn walk(path: &str, schema: &serde_json::Value) {
-            let object = schema.as_object().unwrap();
-            assert!(
-                object.contains_key("description"),
-                "{path} has no description"
-            );
-            if let Some(properties) = object.get("properties") {
-                for (name, property) in properties.as_object().unwrap() {
-                    walk(&format!("{path}.{name}"), property);
+    /// Calls `check` with the path and the schema of each field of spec and status, elements of lists included.
+    fn each_field(check: impl Fn(&str, &Value)) {
+        fn walk(path: &str, schema: &Value, check: &impl Fn(&str, &Value)) {
+            check(path, schema);
+            if let Some(properties) = schema["properties"].as_object() {
+                for (name, property) in properties {
+                    walk(&format!("{path}.{name}"), property, check);
                 }
+            }
+            if let Some(items) = schema.get("items") {
+                walk(&format!("{path}[]"), items, check);
+            }
+            if let Some(values) = schema.get("additionalProperties") {
+                walk(&format!("{path}{{}}"), values, check);
             }
         }
         for crd in [
@@ -50,11 +54,41 @@ mod tests {
         ] {
             let schema = serde_json::to_value(&crd.spec.versions[0].schema).unwrap();
             for part in ["spec", "status"] {
-                let root = &schema["openAPIV3Schema"]["properties"][part];
-                for (name, property) in root["properties"].as_object().unwrap() {
-                    walk(&format!("{part}.{name}"), property);
-                }
+                let path = format!("{} {part}", crd.spec.names.kind);
+                walk(
+                    &path,
+                    &schema["openAPIV3Schema"]["properties"][part],
+                    &check,
+                );
             }
         }
+    }
+
+    #[test]
+    fn every_field_has_a_sentence() {
+        each_field(|path, schema| {
+            let element = path.ends_with(['}', ']']);
+            let description = schema["description"].as_str().unwrap_or_default();
+            assert!(element || !description.is_empty(), "{path}");
+        });
+    }
+
+    #[test]
+    fn every_string_and_list_has_a_maximum() {
+        each_field(|path, schema| {
+            let bounded = match schema["type"].as_str() {
+                Some("string") => {
+                    schema.get("maxLength").is_some()
+                        || schema.get("enum").is_some()
+                        || schema["format"] == "date-time"
+                }
+                Some("array") => schema.get("maxItems").is_some(),
+                Some("object") => {
+                    schema.get("properties").is_some() || schema.get("maxProperties").is_some()
+                }
+                _ => true,
+            };
+            assert!(bounded, "{path}");
+        });
     }
 }
