@@ -1,10 +1,11 @@
-//! `core-operator crd`: the definitions of our kinds, as they are installed.
+//! `core-operator crd`: the definitions of our kinds and the admission policy, as they are installed.
 
 use kube::CustomResourceExt;
 
+use super::admission;
 use crate::api::{ClusterAddon, ClusterStack, ClusterStackRelease};
 
-/// The definitions of all kinds, as YAML documents.
+/// The definitions of all kinds, and the admission policy behind them, as YAML documents.
 ///
 /// # Errors
 ///
@@ -22,6 +23,7 @@ pub fn crds() -> Result<String, serde_saphyr::ser::Error> {
             text.push('\n');
         }
     }
+    text.push_str(admission::POLICY);
     Ok(text)
 }
 

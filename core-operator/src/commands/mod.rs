@@ -1,3 +1,4 @@
 //! Subcommands of the core's program.
 
+pub mod admission;
 pub mod crd;
