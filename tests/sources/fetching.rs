@@ -111,13 +111,14 @@ async fn unfinished_release_is_waited_for() {
 
 // pitfall 63
 #[tokio::test]
-async fn cut_and_stalled_files_are_resumed() {
+async fn cut_and_silent_files_are_resumed() {
     let release = Release::new(TAG).with_last(|chart| {
         chart.faults = vec![FileFault::Cut(20_000), FileFault::Stall(10_000)];
     });
     let github = GitHub::start([release.clone()]).await.unwrap();
     github.state().token = Some(TOKEN.to_owned());
-    let found = fetch(&*source(&github, Some(TOKEN))).await.unwrap();
+    let source = impatient_sources().open(&spec(&github, Some(TOKEN)));
+    let found = fetch(&*source.unwrap()).await.unwrap();
     assert_eq!(found, content(&release));
     let stored = github.stored();
     let ranges: Vec<_> = stored.iter().filter_map(|it| it.get("range")).collect();

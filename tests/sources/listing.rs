@@ -147,7 +147,9 @@ async fn host_that_is_silent_or_gone_is_unknown() {
     let github = GitHub::start([]).await.unwrap();
     github.state().fault = Some(ApiFault::Stall);
     let gone = spec_at("http://127.0.0.1:1", None, None);
-    for source in [source(&github, None), sources().open(&gone).unwrap()] {
+    let sources = impatient_sources();
+    for spec in [spec(&github, None), gone] {
+        let source = sources.open(&spec).unwrap();
         let error = source.list().await.unwrap_err();
         assert!(matches!(error, SourceError::Reach { .. }), "{error}");
         assert_eq!(error.recovery(), Recovery::Unknown);
@@ -281,8 +283,7 @@ async fn silent_source_does_not_delay_another() {
         GitHub::start([]).await.unwrap(),
     ];
     silent.state().fault = Some(ApiFault::Stall);
-    tests::install_crypto();
-    let sources = Sources::new(ClientOptions::default(), Arc::new(Metrics::new())).unwrap();
+    let sources = sources();
     let (slow, fast) = (spec(&silent, None), spec(&other, None));
     let fast = async {
         // the silent one is being asked

@@ -21,9 +21,18 @@ use tests::github::{GitHub, OWNER, REPOSITORY};
 const TOKEN: &str = "hidden-token";
 
 fn sources() -> Sources {
-    tests::install_crypto();
+    sources_with(ClientOptions::default())
+}
+
+/// Sources that give up soon. Others wait, as a machine that does a lot at once may be slow.
+fn impatient_sources() -> Sources {
     let mut options = ClientOptions::default();
-    options.silence_timeout = Duration::from_millis(500);
+    options.silence_timeout = Duration::from_secs(1);
+    sources_with(options)
+}
+
+fn sources_with(options: ClientOptions) -> Sources {
+    tests::install_crypto();
     Sources::new(options, Arc::new(Metrics::new())).unwrap()
 }
 

@@ -21,7 +21,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, Response, StatusCode};
 use bytes::Bytes;
 use core_operator::release::ReleaseName;
-use futures::{FutureExt, StreamExt, stream};
+use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
@@ -503,8 +503,13 @@ impl State {
         };
         let broken = |bytes: usize, end: stream::BoxStream<'static, io::Result<Vec<u8>>>| {
             let begin = rest[..bytes.min(rest.len())].to_vec();
-            // what was sent is flushed first
-            let flushed = tokio::task::yield_now().map(|()| Ok(Vec::new()));
+            let flushed = async {
+                // what was sent so far must arrive, however full the socket is
+                for _ in 0..1000 {
+                    tokio::task::yield_now().await;
+                }
+                Ok(Vec::new())
+            };
             let body = stream::iter([Ok(begin)])
                 .chain(stream::once(flushed))
                 .chain(end);
