@@ -277,6 +277,17 @@ func TestInspectTellsDependenciesLockAndRandomFunctions(t *testing.T) {
 	}
 }
 
+func TestInspectAnswersListsEvenIfTheyAreEmpty(t *testing.T) {
+	result, err := inspect(inspectRequest{Path: folder(t, map[string]string{"Chart.yaml": chartYaml})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := json.Marshal(result)
+	if err != nil || strings.Contains(string(answer), "null") {
+		t.Errorf("%s %v", answer, err)
+	}
+}
+
 func TestTheClockCanBeSetAhead(t *testing.T) {
 	path := folder(t, map[string]string{"templates/a.yaml": configMap(`{{ now | date "2006" | quote }}`)})
 	seen := map[string]bool{}

@@ -37,7 +37,7 @@ func randomFunctions(of *chart.Chart, values map[string]any) []string {
 	if content, err := json.Marshal(values); err == nil {
 		scan(content, found)
 	}
-	names := slices.Collect(maps.Keys(found))
+	names := slices.AppendSeq([]string{}, maps.Keys(found)) // never null in an answer
 	sort.Strings(names)
 	return names
 }
