@@ -11,7 +11,7 @@
 //! capi                                       Cluster API: its objects, users of releases, preflight
 //! conditions, retry                          what a status says, when to look again
 //! helm                                       charts -> objects, by Helm itself in processes of its own
-//! store                                      chart dependencies, pinned by digest
+//! store                                      releases by digest of their content, checked; their chart dependencies
 //! ```
 
 pub mod api;
