@@ -2,6 +2,10 @@
 //!
 //! A condition says what is so now; its reason says what to do about it. A failure never reads True.
 
+pub mod reason;
+
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -32,19 +36,15 @@ pub const IMAGES_READY: &str = "ProviderClusterStackReleaseReady";
 /// `ClusterStackRelease`: the API server has taken all objects of the release as it wants them.
 pub const APPLIED: &str = "HelmChartApplied";
 
-/// Reason: Cluster API has not looked at the newest state of the `ClusterClass` yet; does its manager run?
-pub const CLASS_NOT_OBSERVED: &str = "ClassNotObserved";
-/// Reason: Cluster API cannot work out the variables of the `ClusterClass`; its author must act.
-pub const CLASS_VARIABLES_NOT_READY: &str = "ClassVariablesNotReady";
-
-/// Reason: the release has objects of kinds that this management cluster does not know; install what brings them.
-pub const KIND_NOT_SERVED: &str = "KindNotServed";
-/// Reason: the operator lacks rights on objects of the release; give it a role.
-pub const FORBIDDEN: &str = "Forbidden";
-/// Reason: Cluster API refuses every `ClusterClass`; switch its feature `ClusterTopology` on.
-pub const CLUSTER_TOPOLOGY_DISABLED: &str = "ClusterTopologyDisabled";
-/// Reason: Cluster API calls no hooks, which the addon stages of the release need; switch its feature `RuntimeSDK` on.
-pub const RUNTIME_SDK_DISABLED: &str = "RuntimeSDKDisabled";
+/// Reasons of states that pass by themselves, mostly within a blink.
+pub const PASSING: [&str; 6] = [
+    reason::PENDING,
+    reason::DOWNLOADING,
+    reason::APPLYING,
+    reason::SYNCING,
+    reason::CLASS_NOT_READY,
+    reason::CLASS_NOT_OBSERVED,
+];
 
 /// The status of a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub struct Verdict {
     /// Whether it is so.
     pub status: Status,
     /// One word for what to do about it.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// Details for a human reader.
     pub message: String,
 }
@@ -81,30 +81,30 @@ pub struct Verdict {
 impl Verdict {
     /// It is so.
     #[must_use]
-    pub const fn yes(reason: &'static str) -> Self {
+    pub fn yes(reason: impl Into<Cow<'static, str>>) -> Self {
         Self {
             status: Status::True,
-            reason,
+            reason: reason.into(),
             message: String::new(),
         }
     }
 
     /// It is not so.
     #[must_use]
-    pub fn no(reason: &'static str, message: impl Into<String>) -> Self {
+    pub fn no(reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self {
             status: Status::False,
-            reason,
+            reason: reason.into(),
             message: message.into(),
         }
     }
 
     /// It cannot be told.
     #[must_use]
-    pub fn unknown(reason: &'static str, message: impl Into<String>) -> Self {
+    pub fn unknown(reason: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
         Self {
             status: Status::Unknown,
-            reason,
+            reason: reason.into(),
             message: message.into(),
         }
     }
@@ -119,19 +119,27 @@ impl Verdict {
 /// Longest message of a condition, in bytes; the rest is cut at a character.
 const LONGEST_MESSAGE: usize = 4096;
 
-/// The conditions to write: the given verdicts in their order, and nothing of what stood there before.
+/// The conditions to write: the given verdicts in their order, and no type beside them.
 ///
-/// The transition time of a condition moves only if its status does.
+/// Without a verdict a condition stays as it was, or is Unknown if there was none (or one of the Go operator's, without a
+/// reason). The transition time of a condition moves only if its status does.
 #[must_use]
 pub fn write(
     previous: &[Condition],
-    verdicts: impl IntoIterator<Item = (&'static str, Verdict)>,
+    verdicts: impl IntoIterator<Item = (&'static str, Option<Verdict>)>,
     generation: Option<i64>,
     now: Timestamp,
 ) -> Vec<Condition> {
     verdicts
         .into_iter()
         .map(|(type_, verdict)| {
+            let kept = previous
+                .iter()
+                .find(|condition| condition.type_ == type_ && !condition.reason.is_empty());
+            if let (None, Some(kept)) = (&verdict, kept) {
+                return kept.clone();
+            }
+            let verdict = verdict.unwrap_or_else(|| Verdict::unknown(reason::PENDING, ""));
             let status = verdict.status.as_str();
             let since = previous
                 .iter()
@@ -147,13 +155,29 @@ pub fn write(
             Condition {
                 type_: type_.to_owned(),
                 status: status.to_owned(),
-                reason: verdict.reason.to_owned(),
+                reason: verdict.reason.into_owned(),
                 message,
                 observed_generation: generation,
                 last_transition_time: since,
             }
         })
         .collect()
+}
+
+/// The condition of this type, if it is there.
+#[must_use]
+pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+/// What the condition of this type says, if it is there.
+#[must_use]
+pub fn status(conditions: &[Condition], type_: &str) -> Option<Status> {
+    Some(match find(conditions, type_)?.status.as_str() {
+        "True" => Status::True,
+        "False" => Status::False,
+        _ => Status::Unknown,
+    })
 }
 
 /// Whether the condition of this type is True.
@@ -174,10 +198,15 @@ mod tests {
 
     #[test]
     fn transition_time_moves_only_with_the_status() {
-        let first = write(&[], [(READY, Verdict::no("Waiting", "a"))], Some(1), at(1));
+        let first = write(
+            &[],
+            [(READY, Some(Verdict::no("Waiting", "a")))],
+            Some(1),
+            at(1),
+        );
         let same = write(
             &first,
-            [(READY, Verdict::no("Broken", "b"))],
+            [(READY, Some(Verdict::no("Broken", "b")))],
             Some(2),
             at(2),
         );
@@ -186,7 +215,12 @@ mod tests {
             (same[0].reason.as_str(), same[0].observed_generation),
             ("Broken", Some(2))
         );
-        let other = write(&same, [(READY, Verdict::yes("Ready"))], Some(2), at(3));
+        let other = write(
+            &same,
+            [(READY, Some(Verdict::yes("Ready")))],
+            Some(2),
+            at(3),
+        );
         assert_eq!(other[0].last_transition_time, Time(at(3)));
     }
 
@@ -198,16 +232,30 @@ mod tests {
             {"type": "Ready", "status": "True", "lastTransitionTime": "2026-11-22T14:36:50Z"},
         ]))
         .unwrap();
-        let new = write(&old, [(READY, Verdict::yes("Ready"))], Some(1), at(5));
+        let new = write(&old, [(READY, Some(Verdict::yes("Ready")))], Some(1), at(5));
         assert_eq!(new.len(), 1);
         assert_eq!(new[0].last_transition_time, old[1].last_transition_time);
         assert!(is_true(&new, READY));
     }
 
     #[test]
+    fn condition_without_a_verdict_stays_or_is_unknown() {
+        let first = write(&[], [(READY, Some(Verdict::yes("Ready")))], Some(1), at(1));
+        let types = [(READY, None), (PAUSED, None)];
+        let second = write(&first, types, Some(2), at(2));
+        assert_eq!(second[0], first[0]);
+        assert_eq!(second[1].status, "Unknown");
+    }
+
+    #[test]
     fn long_message_is_cut_at_a_character() {
         let long = "ü".repeat(LONGEST_MESSAGE);
-        let written = write(&[], [(READY, Verdict::no("Broken", long))], None, at(1));
+        let written = write(
+            &[],
+            [(READY, Some(Verdict::no("Broken", long)))],
+            None,
+            at(1),
+        );
         assert!(written[0].message.len() <= LONGEST_MESSAGE);
         assert!(written[0].message.ends_with('…'));
     }

@@ -6,6 +6,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use super::{Condition, Resource};
+use crate::helm::ObjectIdentity;
 
 /// One release of a cluster stack, named like its tag. Made by the operator for a ClusterStack.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -107,4 +108,19 @@ pub struct Dependency {
     /// Digest of its archive: every later fetch must bring the same.
     #[schemars(length(max = 80))]
     pub digest: String,
+}
+
+impl ClusterStackRelease {
+    /// The objects that the release has applied.
+    #[must_use]
+    pub fn inventory(&self) -> &[Resource] {
+        let status = self.status.as_ref();
+        status.map_or(&[], |status| status.resources.as_slice())
+    }
+
+    /// Whether the release has applied this object.
+    #[must_use]
+    pub fn has_resource(&self, object: &ObjectIdentity) -> bool {
+        self.inventory().iter().any(|entry| entry.is(object))
+    }
 }

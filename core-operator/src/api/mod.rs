@@ -49,6 +49,8 @@ pub const CONTENT_ANNOTATION: &str = "clusterstack.x-k8s.io/content";
 pub const AGGREGATE_LABEL: &str = "clusterstack.x-k8s.io/aggregate-to-core";
 /// Annotation of Cluster API that stops all writes.
 pub const PAUSED_ANNOTATION: &str = "cluster.x-k8s.io/paused";
+/// Label by which objects are shared out among operators, as in Cluster API.
+pub const WATCH_FILTER_LABEL: &str = "cluster.x-k8s.io/watch-filter";
 /// Annotation by which `clusterctl move` says that an object only leaves this management cluster.
 pub const DELETE_FOR_MOVE_ANNOTATION: &str = "clusterctl.cluster.x-k8s.io/delete-for-move";
 

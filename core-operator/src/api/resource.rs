@@ -4,6 +4,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::helm::ObjectIdentity;
+
 /// Whether an object of an inventory is as it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum ResourceState {
@@ -54,4 +56,26 @@ pub struct Resource {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 4096))]
     pub error: String,
+}
+
+impl Resource {
+    /// Whether the entry stands for this object.
+    #[must_use]
+    pub fn is(&self, object: &ObjectIdentity) -> bool {
+        self.group == object.group
+            && self.kind == object.kind
+            && self.name == object.name
+            && self.namespace == object.namespace.as_deref().unwrap_or_default()
+    }
+
+    /// The object that the entry stands for.
+    #[must_use]
+    pub fn identity(&self) -> ObjectIdentity {
+        ObjectIdentity {
+            group: self.group.clone(),
+            kind: self.kind.clone(),
+            namespace: (!self.namespace.is_empty()).then(|| self.namespace.clone()),
+            name: self.name.clone(),
+        }
+    }
 }

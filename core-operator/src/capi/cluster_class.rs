@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{dynamic_resource, lenient};
 use crate::{
     api::RELEASE_ANNOTATION,
-    conditions::{CLASS_NOT_OBSERVED, CLASS_VARIABLES_NOT_READY},
+    conditions::reason::{CLASS_NOT_OBSERVED, CLASS_VARIABLES_NOT_READY},
 };
 
 /// Says that the variables of a class are known; v1beta2 and v1beta1.

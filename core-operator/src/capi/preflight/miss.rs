@@ -6,7 +6,9 @@ use kube::core::GroupVersionKind;
 
 use crate::{
     api::AGGREGATE_LABEL,
-    conditions::{CLUSTER_TOPOLOGY_DISABLED, FORBIDDEN, KIND_NOT_SERVED, RUNTIME_SDK_DISABLED},
+    conditions::reason::{
+        CLUSTER_TOPOLOGY_DISABLED, FORBIDDEN, KIND_NOT_SERVED, RUNTIME_SDK_DISABLED,
+    },
 };
 
 /// Something that a release needs and the management cluster does not have.

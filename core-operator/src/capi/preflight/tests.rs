@@ -13,7 +13,9 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    conditions::{CLUSTER_TOPOLOGY_DISABLED, FORBIDDEN, KIND_NOT_SERVED, RUNTIME_SDK_DISABLED},
+    conditions::reason::{
+        CLUSTER_TOPOLOGY_DISABLED, FORBIDDEN, KIND_NOT_SERVED, RUNTIME_SDK_DISABLED,
+    },
     helm::RenderedObject,
 };
 
