@@ -42,6 +42,15 @@ struct Slot<T, E> {
     again: Option<Instant>,
 }
 
+/// What the jobs before a new one have left.
+#[derive(Debug)]
+pub struct Last<T, E> {
+    /// Result of the last job that went well.
+    pub value: Option<Arc<T>>,
+    /// Why the last job failed, if it did.
+    pub failure: Option<Arc<E>>,
+}
+
 /// What is known of an object's jobs.
 #[derive(Debug)]
 pub struct Look<T, E> {
@@ -73,13 +82,13 @@ impl<T, E> Default for Jobs<T, E> {
 impl<T: Send + Sync + 'static, E: Failure> Jobs<T, E> {
     /// Starts a job when one is due: for the first time, when `input` is another one than before (what runs for the old
     /// one is dropped), `interval` after the last success, or when the class of the last failure allows it. `done` is
-    /// called after the job has ended.
+    /// called after the job has ended. The job gets what the ones before it left.
     pub fn look<F>(
         &self,
         uid: &str,
         input: u64,
         interval: Duration,
-        job: impl FnOnce() -> F,
+        job: impl FnOnce(Last<T, E>) -> F,
         done: impl FnOnce() + Send + 'static,
     ) -> Look<T, E>
     where
@@ -110,7 +119,11 @@ impl<T: Send + Sync + 'static, E: Failure> Jobs<T, E> {
             (Some(ended), None) => ended + interval,
         };
         if slot.running.is_none() && next <= now {
-            let (jobs, uid, job) = (self.clone(), uid.to_owned(), job());
+            let last = Last {
+                value: slot.value.clone(),
+                failure: slot.failure.clone(),
+            };
+            let (jobs, uid, job) = (self.clone(), uid.to_owned(), job(last));
             let task = tokio::spawn(async move {
                 let result = job.await;
                 jobs.end(&uid, input, result);
@@ -191,7 +204,7 @@ mod tests {
             "a",
             input,
             MINUTE,
-            || async { result },
+            |_| async { result },
             || {
                 let _ = sender.send(());
             },
@@ -199,7 +212,7 @@ mod tests {
         if look.running {
             ended.await.unwrap();
         }
-        jobs.look("a", input, MINUTE, || async { unreachable!() }, || {})
+        jobs.look("a", input, MINUTE, |_| async { unreachable!() }, || {})
     }
 
     #[tokio::test(start_paused = true)]
@@ -228,7 +241,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn job_for_an_old_input_is_dropped() {
         let jobs: Jobs<u32, Broken> = Jobs::default();
-        let look = jobs.look("a", 1, MINUTE, std::future::pending, || {});
+        let look = jobs.look("a", 1, MINUTE, |_| std::future::pending(), || {});
         assert!(look.running);
         assert_eq!(run(&jobs, 2, Ok(2)).await.value.as_deref(), Some(&2));
     }

@@ -26,6 +26,7 @@ pub mod jobs;
 pub mod lease;
 pub mod metrics;
 pub mod release;
+pub mod report;
 pub mod retry;
 pub mod servers;
 pub mod source;

@@ -40,6 +40,15 @@ impl Drop for Task {
     }
 }
 
+/// What a watch tells about an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It was made or changed.
+    There,
+    /// It was deleted.
+    Gone,
+}
+
 /// A store that a watch keeps filled; the watch ends with it.
 pub struct Watched<K>
 where
@@ -61,7 +70,7 @@ where
         kind: String,
         resource: K::DynamicType,
         events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static,
-        changed: impl Fn(&K) + Send + 'static,
+        changed: impl Fn(&K, Change) + Send + 'static,
     ) -> Self {
         let writer = Writer::new(resource);
         let store = writer.as_reader();
@@ -107,7 +116,7 @@ async fn follow<K>(
     kind: String,
     events: impl Stream<Item = watcher::Result<Event<K>>>,
     mut writer: Writer<K>,
-    changed: impl Fn(&K),
+    changed: impl Fn(&K, Change),
 ) where
     K: Resource + Clone + Debug + 'static,
     K::DynamicType: Eq + Hash + Clone,
@@ -133,17 +142,21 @@ async fn follow<K>(
             failing = false;
         }
         match &event {
-            Event::Apply(object) | Event::Delete(object) => {
+            Event::Apply(object) => {
                 writer.apply_watcher_event(&event);
-                changed(object);
+                changed(object, Change::There);
+            }
+            Event::Delete(object) => {
+                writer.apply_watcher_event(&event);
+                changed(object, Change::Gone);
             }
             Event::Init | Event::InitApply(_) => writer.apply_watcher_event(&event),
             Event::InitDone => {
                 let before = store.state();
                 writer.apply_watcher_event(&event);
                 let now = store.state();
-                for object in differences(&before, &now) {
-                    changed(object);
+                for (object, change) in differences(&before, &now) {
+                    changed(object, change);
                 }
             }
         }
@@ -154,13 +167,16 @@ async fn follow<K>(
 fn differences<'a, K: Resource>(
     before: &'a [std::sync::Arc<K>],
     now: &'a [std::sync::Arc<K>],
-) -> Vec<&'a K> {
+) -> Vec<(&'a K, Change)> {
     let key = |object: &K| (object.uid(), object.resource_version());
     let old: HashSet<_> = before.iter().map(|object| key(object)).collect();
     let new: HashSet<_> = now.iter().map(|object| object.uid()).collect();
     let changed = now.iter().filter(|object| !old.contains(&key(object)));
     let gone = before.iter().filter(|object| !new.contains(&object.uid()));
-    changed.chain(gone).map(AsRef::as_ref).collect()
+    let changed = changed.map(|object| (&**object, Change::There));
+    changed
+        .chain(gone.map(|object| (&**object, Change::Gone)))
+        .collect()
 }
 
 /// Leaves out objects that do not parse, and logs each once.
@@ -267,16 +283,20 @@ mod tests {
             "ConfigMap".to_owned(),
             stream::iter(events.map(Ok)),
             writer,
-            move |object: &ConfigMap| sink.lock().unwrap().push(object.name_any()),
+            move |object: &ConfigMap, change| {
+                sink.lock().unwrap().push((object.name_any(), change));
+            },
         )
         .await;
-        let mut told = told.lock().unwrap().clone();
-        told[..3].sort();
-        told[3..6].sort();
-        assert_eq!(
-            told,
-            ["changed", "gone", "same", "changed", "gone", "new", "new"]
-        );
+        let told = told.lock().unwrap();
+        let of = |name: &str| -> Vec<Change> {
+            let changes = told.iter().filter(|(told, _)| told == name);
+            changes.map(|(_, change)| *change).collect()
+        };
+        assert_eq!(of("same"), [Change::There]);
+        assert_eq!(of("changed"), [Change::There, Change::There]);
+        assert_eq!(of("gone"), [Change::There, Change::Gone]);
+        assert_eq!(of("new"), [Change::There, Change::Gone]);
         assert_eq!(store.len(), 2);
     }
 }

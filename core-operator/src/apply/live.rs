@@ -191,7 +191,7 @@ impl Live {
                 None => Api::all_with(self.client.clone(), &kind.resource),
             };
             let (changed, resource) = (Arc::clone(&self.changed), kind.resource.clone());
-            let told = move |object: &Metadata| {
+            let told = move |object: &Metadata, _| {
                 let live = LiveObject::of(object);
                 if live.owned || live.release.is_some() {
                     changed(&identity(&resource, object), &live);

@@ -164,14 +164,23 @@ const fn apply(force: bool) -> Decision {
     }
 }
 
+/// An older state than the one that we made is no change: the watch is only behind.
 fn is_changed(live: &LiveObject, last: &Applied) -> bool {
     if live.uid != last.uid {
         return true;
     }
-    match (live.generation, last.generation) {
-        (Some(live), Some(last)) => live != last,
-        // Kinds without generations: every write changes the version, also one to the metadata.
-        _ => last.resource_version.as_ref() != Some(&live.resource_version),
+    if let (Some(live), Some(last)) = (live.generation, last.generation) {
+        return live > last;
+    }
+    // Kinds without generations: every write changes the version, also one to the metadata. Versions of an API server
+    // are numbers, and where they are not, applying once more does no harm.
+    let number = |version: &str| version.parse::<u128>().ok();
+    let Some(version) = &last.resource_version else {
+        return true;
+    };
+    match (number(&live.resource_version), number(version)) {
+        (Some(live), Some(last)) => live > last,
+        _ => live.resource_version != *version,
     }
 }
 
@@ -402,7 +411,7 @@ mod tests {
         // pitfall 6
         let live = || {
             Some(altered(|live| {
-                live.release = Some("fleet/docker-scs-1-30-v1".to_owned())
+                live.release = Some("fleet/docker-scs-1-30-v1".to_owned());
             }))
         };
         let with = |rival| {

@@ -13,6 +13,7 @@ mod cluster_class;
 mod lenient;
 pub mod preflight;
 pub mod usage;
+pub mod watch;
 
 pub use cluster::{ClusterView, Topology};
 pub use cluster_class::{ClassReadiness, ClassView};

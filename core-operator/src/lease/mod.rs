@@ -19,6 +19,7 @@
 //! At rest the only write is one PUT per retry interval; while we hold the lease it is not read.
 
 mod config;
+mod fenced;
 mod go_operator;
 mod leadership;
 mod record;
@@ -37,6 +38,7 @@ pub use config::{
     DURATION, LEASE_NAME, LeaseConfig, LeaseError, RENEW_DEADLINE, RETRY, RequestError,
     process_identity,
 };
+pub use fenced::{FencedLayer, NotLeading};
 pub use go_operator::{GO_OPERATOR_LEASE, go_operator_is_running};
 pub use leadership::{Fence, Leadership};
 use record::{Decision, Observation, held_spec, holder, released_spec};
