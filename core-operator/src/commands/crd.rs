@@ -17,11 +17,7 @@ pub fn crds() -> Result<String, serde_saphyr::ser::Error> {
         ClusterStackRelease::crd(),
         ClusterAddon::crd(),
     ] {
-        text.push_str("---\n");
-        text.push_str(&serde_saphyr::to_string(&crd)?);
-        if !text.ends_with('\n') {
-            text.push('\n');
-        }
+        text.push_str(&super::yaml(&crd)?);
     }
     text.push_str(admission::POLICY);
     Ok(text)
