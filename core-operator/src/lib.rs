@@ -11,7 +11,7 @@
 //! capi                                       Cluster API: its objects, users of releases, preflight
 //! conditions, retry                          what a status says, when to look again
 //! helm                                       charts -> objects, by Helm itself in processes of its own
-//! store                                      releases by digest of their content, checked; their chart dependencies
+//! store                                      chart dependencies, pinned by digest
 //! ```
 
 pub mod api;
@@ -20,6 +20,8 @@ pub mod args;
 pub mod capi;
 pub mod commands;
 pub mod conditions;
+pub mod context;
+pub mod controllers;
 pub mod events;
 pub mod helm;
 pub mod jobs;
@@ -28,8 +30,10 @@ pub mod metrics;
 pub mod release;
 pub mod report;
 pub mod retry;
+pub mod run;
 pub mod servers;
 pub mod source;
 pub mod store;
 pub mod telemetry;
+pub mod wakes;
 pub mod watch;

@@ -23,7 +23,7 @@ use secrecy::SecretString;
 use url::Url;
 
 use crate::servers::BindAddress;
-use crate::telemetry::{LogFilter, LogFormat};
+use crate::telemetry::{LogFilter, LogFormat, TelemetryConfig};
 
 pub use values::ClusterKind;
 use values::{
@@ -185,10 +185,6 @@ pub struct Options {
     )]
     pub allow_cluster_kinds: Vec<ClusterKind>,
 
-    /// Name of this installation towards clouds [default: made once and kept in a ConfigMap]
-    #[arg(long, env = "CLUSTER_STACK_INSTALLATION_ID", value_name = "ID", value_parser = dns_label)]
-    pub installation_id: Option<String>,
-
     /// Number of `ClusterStack`s reconciled at the same time
     #[arg(long, env = "CLUSTER_STACK_CLUSTERSTACK_CONCURRENCY", value_name = "N", default_value = "10", value_parser = count::<1000>)]
     pub clusterstack_concurrency: NonZeroUsize,
@@ -309,6 +305,17 @@ impl Options {
             SourceKind::Local
         } else {
             self.source
+        }
+    }
+
+    /// What is logged and exported.
+    #[must_use]
+    pub fn telemetry(&self) -> TelemetryConfig {
+        TelemetryConfig {
+            log_format: self.log_format,
+            log_filter: self.log_level.clone(),
+            otlp_endpoint: self.otlp_endpoint.clone(),
+            otlp_ca_file: self.otlp_ca_file.clone(),
         }
     }
 

@@ -1,0 +1,48 @@
+//! What can break while a stack is reconciled.
+
+use proto::Recovery;
+
+use crate::retry::recovery_of;
+
+/// Why a look at a stack ended early.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A release was not made, shared, given up or deleted.
+    #[error("failed to {action} ClusterStackRelease \"{release}\": {source}")]
+    ChangeRelease {
+        /// What was to be done.
+        action: &'static str,
+        /// Name of the release.
+        release: String,
+        /// What the API server said.
+        source: kube::Error,
+    },
+    /// The finalizer could not be set or taken away.
+    #[error("failed to change the finalizer")]
+    Finalizer(#[source] kube::Error),
+    /// The status could not be written.
+    #[error("failed to write the status")]
+    Report(#[source] kube::Error),
+}
+
+impl Error {
+    /// What the failure tells about the next attempt.
+    #[must_use]
+    pub fn recovery(&self) -> Recovery {
+        recovery_of(self.cause())
+    }
+
+    /// Whether an object changed after it was read.
+    pub(super) fn is_conflict(&self) -> bool {
+        matches!(self.cause(), kube::Error::Api(status) if status.code == 409)
+    }
+
+    const fn cause(&self) -> &kube::Error {
+        match self {
+            Self::ChangeRelease { source, .. } | Self::Finalizer(source) | Self::Report(source) => {
+                source
+            }
+        }
+    }
+}

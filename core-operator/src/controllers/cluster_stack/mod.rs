@@ -1,0 +1,179 @@
+//! `ClusterStack`: which releases there shall be.
+//!
+//! ```text
+//! listing  what the source has, by a job beside the reconcile
+//! plan     wanted = listed by the user ∪ newest ∪ last usable ∪ in use; the rest goes
+//! apply    ClusterStackReleases made, shared, given up, deleted
+//! status   computed from the releases that are there
+//! ```
+//!
+//! A stack that is deleted stays until its releases are gone.
+
+mod apply;
+mod error;
+pub mod listing;
+mod plan;
+mod status;
+
+use std::sync::Arc;
+
+use kube::{ResourceExt, runtime::controller::Action};
+use tracing::{Instrument, info_span};
+
+use self::{
+    error::Error,
+    listing::Listed,
+    plan::{Observed, Plan},
+};
+use super::look_again;
+use crate::{
+    api::{
+        ClusterStack, ClusterStackRelease, DELETE_FOR_MOVE_ANNOTATION, PAUSED_ANNOTATION,
+        has_annotation,
+    },
+    context::Context,
+    metrics::{Controller, Reconciled},
+};
+
+/// One look at a stack.
+///
+/// # Errors
+///
+/// [`Error`], whose class decides about the next look; the status says it, too.
+pub async fn reconcile(stack: Arc<ClusterStack>, context: Arc<Context>) -> Result<Action, Error> {
+    let (namespace, name) = (stack.namespace().unwrap_or_default(), stack.name_any());
+    let span =
+        info_span!("reconcile", kind = "ClusterStack", stack = %format_args!("{namespace}/{name}"));
+    let begin = tokio::time::Instant::now();
+    let result = run(&stack, &context).instrument(span).await;
+    let outcome = match &result {
+        Ok((_, outcome)) => *outcome,
+        Err(error) => {
+            let metrics = &context.metrics;
+            metrics.reconcile_failed(Controller::ClusterStack, &error.recovery());
+            Reconciled::Error
+        }
+    };
+    context
+        .metrics
+        .reconciled(Controller::ClusterStack, outcome, begin.elapsed());
+    result.map(|(action, _)| action)
+}
+
+/// When a stack that failed is looked at again.
+#[expect(clippy::needless_pass_by_value, reason = "the controller passes it so")]
+pub fn on_error(stack: Arc<ClusterStack>, error: &Error, context: Arc<Context>) -> Action {
+    if error.is_conflict() {
+        // Somebody else wrote: the watch brings it at once.
+        return look_again(Some(crate::report::PASSING));
+    }
+    let uid = stack.uid().unwrap_or_default();
+    Action::requeue(context.retries.failed(&uid, &error.recovery()))
+}
+
+async fn run(
+    stack: &Arc<ClusterStack>,
+    context: &Arc<Context>,
+) -> Result<(Action, Reconciled), Error> {
+    let uid = stack.uid().unwrap_or_default();
+    let deleting = stack.metadata.deletion_timestamp.is_some();
+    let paused = has_annotation(&**stack, PAUSED_ANNOTATION);
+    if deleting && has_annotation(&**stack, DELETE_FOR_MOVE_ANNOTATION) {
+        // It lives on in another management cluster.
+        apply::remove_finalizer(stack, context).await?;
+        return Ok((Action::await_change(), Reconciled::Done));
+    }
+    if !deleting && !paused {
+        apply::ensure_finalizer(stack, context).await?;
+    }
+    let listed = if deleting || paused {
+        Listed::default()
+    } else {
+        listing::look(stack, context)
+    };
+    let observed = observe(stack, context, &listed);
+    let plan = plan::plan(stack, &observed);
+    let result = if paused {
+        Ok(())
+    } else {
+        apply::apply(stack, &plan, context).await
+    };
+    if deleting && !paused && observed.releases.is_empty() {
+        apply::remove_finalizer(stack, context).await?;
+        context.listings.forget(&uid);
+        context.retries.forget(&uid);
+        context.held.forget(&uid);
+        return Ok((Action::await_change(), Reconciled::Done));
+    }
+    let computed = status::compute(
+        stack,
+        &observed,
+        &plan,
+        result.as_ref().err(),
+        (context.now)(),
+    );
+    let held = status::report(context, stack, computed).await?;
+    result?;
+    context.retries.forget(&uid);
+    let done = if plan.is_settled() {
+        Reconciled::Done
+    } else {
+        Reconciled::Pending
+    };
+    let next = [held, listed.due].into_iter().flatten().min();
+    Ok((look_again(next), done))
+}
+
+/// All that the decision needs. Nothing is asked for: it is all in the stores.
+fn observe(stack: &Arc<ClusterStack>, context: &Context, listed: &Listed) -> Observed {
+    let namespace = stack.namespace().unwrap_or_default();
+    let uid = stack.uid().unwrap_or_default();
+    let usage = context.cluster_api.usage();
+    let mut observed = Observed {
+        listing: listed.clone(),
+        paused: has_annotation(&**stack, PAUSED_ANNOTATION),
+        deleting: stack.metadata.deletion_timestamp.is_some(),
+        usage_known: usage.is_some(),
+        ..Observed::default()
+    };
+    for release in context.releases.state() {
+        if release.namespace().as_deref() != Some(&namespace) {
+            continue;
+        }
+        let owners = release.owner_references();
+        let ours = owners.iter().any(|owner| owner.uid == uid);
+        let name = release.name_any();
+        if !ours {
+            observed.others.insert(name, release);
+            continue;
+        }
+        if let Some(usage) = &usage
+            && !usage.of(&namespace, &name).is_empty()
+        {
+            observed.used.insert(name.clone());
+        }
+        if let Some(older) = governing(stack, &release, context) {
+            observed.contested.insert(name.clone(), older);
+        }
+        observed.releases.insert(name, release);
+    }
+    observed
+}
+
+/// The older stack that wants the same release from another source, if there is one.
+fn governing(
+    stack: &ClusterStack,
+    release: &ClusterStackRelease,
+    context: &Context,
+) -> Option<String> {
+    let oldest = context.owners(release).into_iter().next()?;
+    let differs = oldest.uid() != stack.uid() && oldest.spec.source != stack.spec.source;
+    differs.then(|| oldest.name_any())
+}
+
+impl Plan {
+    /// Whether nothing is left to do.
+    fn is_settled(&self) -> bool {
+        self.steps.is_empty() && self.going.is_empty()
+    }
+}

@@ -1,0 +1,184 @@
+//! The end of a release: what it made goes with it, and nothing else. The files are not needed, the inventory is.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use kube::{
+    Api, ResourceExt,
+    api::{Patch, PatchParams},
+    runtime::reflector::ObjectRef,
+};
+use serde_json::json;
+
+use super::{Error, rival};
+use crate::{
+    api::{
+        ClusterStackRelease, DELETE_FOR_MOVE_ANNOTATION, PAUSED_ANNOTATION, RELEASE_FINALIZER,
+        Resource, has_annotation,
+    },
+    apply::{
+        discovery::ServedKind,
+        plan::is_ours,
+        write::{WriteError, shown},
+    },
+    capi::{self, usage::used_by},
+    context::Context,
+    helm::ObjectIdentity,
+};
+
+/// Something in the way that no watch tells the end of.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(15);
+
+/// How far the end of a release is.
+pub(super) enum Outcome {
+    /// Nothing is left, and the finalizer is gone.
+    Gone,
+    /// Objects are going; their watches tell when they are gone.
+    Going,
+    /// Something holds the release, which until then is a release like any other.
+    Blocked(String),
+}
+
+/// Brings a release that is being deleted nearer to its end.
+pub(super) async fn advance(
+    release: &Arc<ClusterStackRelease>,
+    context: &Context,
+) -> Result<Outcome, Error> {
+    if !release
+        .finalizers()
+        .iter()
+        .any(|name| name == RELEASE_FINALIZER)
+    {
+        forget(release, context);
+        return Ok(Outcome::Gone);
+    }
+    let outcome = if has_annotation(&**release, DELETE_FOR_MOVE_ANNOTATION) {
+        // It lives on in another management cluster, and so does what it made.
+        Outcome::Gone
+    } else if has_annotation(&**release, PAUSED_ANNOTATION) {
+        Outcome::Going
+    } else {
+        remove(release, context).await?
+    };
+    if let Outcome::Gone = outcome {
+        let mut finalizers = release.finalizers().to_vec();
+        finalizers.retain(|name| name != RELEASE_FINALIZER);
+        set_finalizers(release, context, &finalizers).await?;
+        forget(release, context);
+    }
+    Ok(outcome)
+}
+
+async fn remove(release: &Arc<ClusterStackRelease>, context: &Context) -> Result<Outcome, Error> {
+    let namespace = release.namespace().unwrap_or_default();
+    let Some(usage) = context.cluster_api.usage() else {
+        return Ok(Outcome::Blocked(
+            "it is not known yet whether a Cluster uses it".to_owned(),
+        ));
+    };
+    let users = usage.of(&namespace, &release.name_any());
+    if !users.is_empty() {
+        return Ok(Outcome::Blocked(used_by(users)));
+    }
+    let inventory = release.inventory();
+    let (classes, others): (Vec<_>, Vec<_>) = inventory
+        .iter()
+        .partition(|entry| entry.group == capi::GROUP && entry.kind == capi::CLUSTER_CLASS_KIND);
+    // Classes first: Cluster API refuses to delete one that is used, and then its templates must stay as well.
+    for entries in [classes, others] {
+        let left = delete(release, &entries, context).await?;
+        if !matches!(left, Outcome::Gone) {
+            return Ok(left);
+        }
+    }
+    Ok(Outcome::Gone)
+}
+
+/// Deletes those of the objects that are still there and ours.
+async fn delete(
+    release: &Arc<ClusterStackRelease>,
+    entries: &[&Resource],
+    context: &Context,
+) -> Result<Outcome, Error> {
+    let mut kinds: HashMap<ObjectIdentity, ServedKind> = HashMap::new();
+    for entry in entries {
+        let kind = context
+            .kinds
+            .find_preferred(&entry.group, &entry.kind)
+            .await;
+        // A kind that is not served any more has no objects.
+        if let Some(kind) = kind.map_err(Error::Observe)? {
+            kinds.insert(entry.identity(), kind);
+        }
+    }
+    context
+        .live
+        .watch(kinds.values())
+        .await
+        .map_err(Error::Watch)?;
+    let full_name = format!(
+        "{}/{}",
+        release.namespace().unwrap_or_default(),
+        release.name_any()
+    );
+    let mut outcome = Outcome::Gone;
+    for (object, kind) in &kinds {
+        let live = context.live.find(object).await.map_err(Error::Observe)?;
+        let Some(live) = live.filter(|live| is_ours(live, &full_name)) else {
+            continue;
+        };
+        if let Some(heir) = rival::heir(release, object, context) {
+            // It takes the object over as soon as we are gone.
+            context.wakers.releases.wake(ObjectRef::from_obj(&*heir));
+            continue;
+        }
+        if !live.deleting {
+            match context.writer.delete(kind, object, Some(&live.uid)).await {
+                Ok(()) => {}
+                Err(WriteError::Refuse {
+                    code: 403, message, ..
+                }) => {
+                    return Ok(Outcome::Blocked(format!("{}: {message}", shown(object))));
+                }
+                Err(error) => return Err(Error::Write(error)),
+            }
+        }
+        outcome = Outcome::Going;
+    }
+    Ok(outcome)
+}
+
+fn forget(release: &ClusterStackRelease, context: &Context) {
+    let uid = release.uid().unwrap_or_default();
+    context.assets.forget(&uid);
+    context.memory.forget(&uid);
+    context.retries.forget(&uid);
+    context.held.forget(&uid);
+}
+
+/// Writes the finalizers, unless the object has changed since.
+///
+/// # Errors
+///
+/// [`Error::Finalizer`].
+pub(super) async fn set_finalizers(
+    release: &ClusterStackRelease,
+    context: &Context,
+    finalizers: &[String],
+) -> Result<(), Error> {
+    let namespace = release.namespace().unwrap_or_default();
+    let api: Api<ClusterStackRelease> = Api::namespaced(context.client.clone(), &namespace);
+    let patch = json!({"metadata": {
+        "resourceVersion": release.metadata.resource_version, "finalizers": finalizers,
+    }});
+    let written = api
+        .patch_metadata(
+            &release.name_any(),
+            &PatchParams::default(),
+            &Patch::Merge(patch),
+        )
+        .await;
+    match written {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        other => other.map(|_| ()).map_err(Error::Finalizer),
+    }
+}

@@ -1,0 +1,20 @@
+//! The controllers: each observes, plans, applies and reports.
+
+pub mod cluster_stack;
+pub mod cluster_stack_release;
+pub mod places;
+
+use std::time::Duration;
+
+use kube::runtime::controller::Action;
+
+/// A look that nothing asked for: backs every watch.
+pub const RESYNC: Duration = Duration::from_mins(10);
+
+/// The next look: after `after`, at the latest at the resync; a tenth more or less, so that objects made together do not
+/// stay together.
+#[must_use]
+pub fn look_again(after: Option<Duration>) -> Action {
+    let after = after.unwrap_or(RESYNC).min(RESYNC);
+    Action::requeue(after.mul_f64(0.9 + 0.2 * rand::random::<f64>()))
+}

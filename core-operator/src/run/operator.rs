@@ -1,0 +1,310 @@
+//! The operator at work, while it leads: watches, controllers, and what goes on beside them.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use futures::{StreamExt, stream};
+use jiff::Timestamp;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{
+    Api, Client, Resource,
+    core::{DeserializeGuard, PartialObjectMeta},
+    runtime::{
+        Controller, controller,
+        reflector::{ObjectRef, Store},
+        watcher,
+    },
+};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::{Clients, RunError};
+use crate::{
+    api::WATCH_FILTER_LABEL,
+    apply::{discovery::Kinds, live::Live, placement::Allowed, write::Writer},
+    args::DefaultSource,
+    capi::{preflight::Preflight, watch::ClusterApi},
+    context::Context,
+    controllers::{cluster_stack, cluster_stack_release, places::Places},
+    events::Events,
+    helm::Helm,
+    metrics::Metrics,
+    report::Held,
+    retry::Retries,
+    servers::Check,
+    source::Sources,
+    store,
+    wakes::{self, Wakers},
+    watch::{Change, Waker, Watched, readable},
+};
+
+/// How long a running reconcile may take to end after the stop; a pod gets 30 s.
+const STOP: Duration = Duration::from_secs(20);
+
+/// What nobody names goes after this time.
+const UNUSED: Duration = Duration::from_hours(24);
+
+/// How often the store is looked through for that.
+const COLLECT: Duration = Duration::from_hours(1);
+
+/// From the moment that a definition is there until its kind is served; some tenths of a second when idle.
+const SERVED_AFTER: Duration = Duration::from_millis(200);
+
+/// Shortest time between two looks at what is served.
+const BUNCH: Duration = Duration::from_secs(1);
+/// How many objects are reconciled at the same time.
+pub(super) struct Concurrency {
+    pub stacks: usize,
+    pub releases: usize,
+}
+
+/// All that the controllers are made of.
+pub(super) struct Operator {
+    pub clients: Clients,
+    pub namespace: Option<String>,
+    pub identity: String,
+    pub allowed: Allowed,
+    pub sources: Sources,
+    pub default_source: DefaultSource,
+    pub source_root: Option<PathBuf>,
+    pub store: store::Store,
+    pub helm: Helm,
+    pub metrics: Arc<Metrics>,
+    pub poll_interval: Duration,
+    pub watch_filter: String,
+    pub concurrency: Concurrency,
+}
+
+impl Operator {
+    /// Watches and reconciles until `stop`, and then until what runs has ended, within limits.
+    pub async fn work(self, ready: Check, stop: CancellationToken) -> Result<(), RunError> {
+        let kinds = Arc::new(Kinds::new(self.clients.requests.clone()));
+        let (stacks, wake_stacks) = Waker::new();
+        let (releases, wake_releases) = Waker::new();
+        let wakers = Wakers { stacks, releases };
+        let stacks = self.watch(wakes::of_stack(&wakers));
+        let releases = self.watch(wakes::of_release(&wakers));
+        // Objects may lie in other namespaces than their releases.
+        let namespace = self
+            .namespace
+            .clone()
+            .filter(|_| self.allowed.namespaces.is_empty());
+        let live = Live::new(
+            self.clients.watches.clone(),
+            namespace,
+            wakes::of_object(&wakers, releases.store()),
+        );
+        let cluster_api = ClusterApi::new(
+            self.clients.watches.clone(),
+            Arc::clone(&kinds),
+            wakes::of_cluster_api(&wakers, stacks.store(), releases.store()),
+        );
+        let context = Arc::new(Context {
+            client: self.clients.requests.clone(),
+            stacks: stacks.store().clone(),
+            releases: releases.store().clone(),
+            cluster_api,
+            preflight: Preflight::new(self.clients.requests.clone(), Arc::clone(&kinds)),
+            kinds,
+            live,
+            writer: Writer::new(self.clients.requests.clone()),
+            allowed: self.allowed.clone(),
+            places: Places::new(
+                self.clients.requests.clone(),
+                self.sources,
+                self.default_source,
+                self.source_root,
+            ),
+            store: self.store,
+            helm: self.helm,
+            listings: cluster_stack::listing::Listings::default(),
+            assets: cluster_stack_release::assets::AssetJobs::default(),
+            memory: cluster_stack_release::memory::Memory::default(),
+            wakers,
+            events: Events::start(self.clients.requests.clone(), self.identity),
+            metrics: Arc::clone(&self.metrics),
+            retries: Retries::default(),
+            held: Held::default(),
+            poll_interval: self.poll_interval,
+            now: Timestamp::now,
+        });
+        context
+            .cluster_api
+            .follow()
+            .await
+            .map_err(RunError::Discover)?;
+        let _definitions = follow_definitions(self.clients.watches.clone(), &context);
+        stacks.filled().await;
+        releases.filled().await;
+        ready.ready();
+        tokio::spawn(collect(Arc::clone(&context), stop.clone()));
+
+        let both = async {
+            tokio::join!(
+                drive(
+                    stacks.store().clone(),
+                    wake_stacks,
+                    self.concurrency.stacks,
+                    cluster_stack::reconcile,
+                    cluster_stack::on_error,
+                    &context,
+                    &stop,
+                ),
+                drive(
+                    releases.store().clone(),
+                    wake_releases,
+                    self.concurrency.releases,
+                    cluster_stack_release::reconcile,
+                    cluster_stack_release::on_error,
+                    &context,
+                    &stop,
+                ),
+            );
+        };
+        let limit = async {
+            stop.cancelled().await;
+            tokio::time::sleep(STOP).await;
+        };
+        tokio::select! {
+            () = both => {}
+            () = limit => warn!(limit = ?STOP, "reconciles did not end in time"),
+        }
+        Ok(())
+    }
+
+    fn watch<K>(&self, changed: impl Fn(&K, Change) + Send + 'static) -> Watched<K>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned
+            + Send
+            + Sync,
+    {
+        let client = self.clients.watches.clone();
+        let api: Api<DeserializeGuard<K>> = match &self.namespace {
+            Some(namespace) => Api::namespaced(client, namespace),
+            None => Api::all(client),
+        };
+        let mut config = watcher::Config::default();
+        if !self.watch_filter.is_empty() {
+            config = config.labels(&format!("{WATCH_FILTER_LABEL}={}", self.watch_filter));
+        }
+        let events = readable(watcher(api, config)).map(|event| {
+            event
+                .map(|event| event.modify(|object: &mut K| object.meta_mut().managed_fields = None))
+        });
+        Watched::spawn(K::kind(&()).into_owned(), (), events, changed)
+    }
+}
+
+/// New, changed and vanished definitions: what is served is asked anew, and releases that lack a kind look again.
+fn follow_definitions(
+    client: Client,
+    context: &Arc<Context>,
+) -> Watched<PartialObjectMeta<CustomResourceDefinition>> {
+    let api = Api::<PartialObjectMeta<CustomResourceDefinition>>::all(client);
+    let events = watcher(api, watcher::Config::default()).map(|event| {
+        event.map(|event| {
+            event.modify(|object: &mut PartialObjectMeta<CustomResourceDefinition>| {
+                object.metadata.managed_fields = None;
+                object.metadata.annotations = None;
+            })
+        })
+    });
+    let (sender, mut changes) = mpsc::unbounded_channel::<()>();
+    let weak = Arc::downgrade(context);
+    tokio::spawn(async move {
+        while changes.recv().await.is_some() {
+            // A new definition is served a moment after it is there.
+            tokio::time::sleep(SERVED_AFTER).await;
+            while changes.try_recv().is_ok() {}
+            let Some(context) = weak.upgrade() else {
+                return;
+            };
+            context.kinds.forget();
+            if let Err(error) = context.cluster_api.follow().await {
+                warn!(%error, "failed to ask for the served kinds");
+            }
+            for release in context.releases.state() {
+                context.wakers.releases.wake(ObjectRef::from_obj(&*release));
+            }
+            // They come in bunches.
+            tokio::time::sleep(BUNCH).await;
+        }
+    });
+    let name = "CustomResourceDefinition".to_owned();
+    Watched::spawn(name, (), events, move |_, _| {
+        let _ = sender.send(());
+    })
+}
+
+/// Runs one controller until `stop`, and then until its reconciles have ended.
+async fn drive<K, R, E>(
+    store: Store<K>,
+    wakes: mpsc::UnboundedReceiver<ObjectRef<K>>,
+    concurrency: usize,
+    reconcile: fn(Arc<K>, Arc<Context>) -> R,
+    on_error: fn(Arc<K>, &E, Arc<Context>) -> controller::Action,
+    context: &Arc<Context>,
+    stop: &CancellationToken,
+) where
+    K: Resource<DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
+    R: Future<Output = Result<controller::Action, E>> + Send + 'static,
+    E: std::error::Error + Send + 'static,
+{
+    let config =
+        controller::Config::default().concurrency(u16::try_from(concurrency).unwrap_or(u16::MAX));
+    let kind = K::kind(&()).into_owned();
+    Controller::for_stream(stream::pending(), store)
+        .with_config(config)
+        .reconcile_on(UnboundedReceiverStream::new(wakes))
+        .graceful_shutdown_on(stop.clone().cancelled_owned())
+        .run(reconcile, on_error, Arc::clone(context))
+        .for_each(|result| {
+            match result {
+                Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
+                Err(controller::Error::ReconcilerFailed(failure, object)) => {
+                    let failure = crate::report::chain(&failure);
+                    warn!(kind, %object, error = failure, "reconcile failed");
+                }
+                Err(failure) => debug!(kind, error = %failure, "controller"),
+            }
+            std::future::ready(())
+        })
+        .await;
+}
+
+/// Says again and again which releases are needed, and removes the others from the disk.
+async fn collect(context: Arc<Context>, stop: CancellationToken) {
+    while timeout(COLLECT, stop.cancelled()).await.is_err() {
+        for release in context.releases.state() {
+            let Some(digest) = release
+                .status
+                .as_ref()
+                .and_then(|status| status.digest.as_ref())
+            else {
+                continue;
+            };
+            let dependencies = cluster_stack_release::assets::recorded(&release);
+            if let Err(error) = context.store.touch(digest, &dependencies).await {
+                warn!(%error, "failed to mark a release as needed");
+            }
+        }
+        match context.store.collect((context.now)(), UNUSED).await {
+            Ok(collected) => debug!(
+                releases = collected.releases,
+                charts = collected.charts,
+                "collected"
+            ),
+            Err(error) => warn!(%error, "failed to collect unused releases"),
+        }
+    }
+}
