@@ -15,7 +15,7 @@ use crate::manifests;
 use crate::ports::Port;
 use crate::process::{Process, Program};
 use crate::state::State;
-use crate::tools::repository;
+use crate::tools::{self, Tool, repository};
 use crate::wait::until_ready;
 
 /// The user that the operator is, to be named in role bindings; also the name of its roles.
@@ -46,12 +46,6 @@ kind: ClusterRoleBinding
 metadata: {{name: {USER}}}
 roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: {USER}}}
 subjects: [{{apiGroup: rbac.authorization.k8s.io, kind: User, name: {USER}}}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: {{name: {USER}-leases}}
-rules:
-- {{apiGroups: [coordination.k8s.io], resources: [leases], verbs: [get, list, watch, create, update, patch, delete]}}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
@@ -295,6 +289,8 @@ impl<'a> Builder<'a> {
     /// When it does not build, or with its log, when it does not become ready.
     pub async fn start(self) -> Result<Operator> {
         let binary = binary().await?;
+        let tools = tools::ensure_async(&[Tool::HelmRenderer]).await?;
+        let renderer = tools.path(Tool::HelmRenderer)?;
         let folder = self
             .server
             .folder()
@@ -318,6 +314,9 @@ impl<'a> Builder<'a> {
                 format!("--kubeconfig={}", user.kubeconfig().display()),
                 format!("--health-probe-bind-address={}", health_port.address()),
                 format!("--metrics-bind-address={}", metrics_port.address()),
+                format!("--helm-renderer={}", renderer.display()),
+                format!("--cache-dir={}", folder.join("cache").display()),
+                "--leader-elect-namespace=default".to_owned(),
             ])
             .args(self.args);
         for (name, value) in &self.env {
