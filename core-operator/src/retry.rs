@@ -63,6 +63,12 @@ pub fn recovery_of(error: &kube::Error) -> Recovery {
     }
 }
 
+/// Whether the API server refused a write because the object is another by now.
+#[must_use]
+pub fn is_conflict(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 409)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -56,6 +56,7 @@ where
     K::DynamicType: Eq + Hash,
 {
     store: Store<K>,
+    filled: tokio::sync::watch::Receiver<bool>,
     _task: Task,
 }
 
@@ -74,9 +75,11 @@ where
     ) -> Self {
         let writer = Writer::new(resource);
         let store = writer.as_reader();
-        let task = tokio::spawn(follow(kind, events, writer, changed));
+        let (sender, filled) = tokio::sync::watch::channel(false);
+        let task = tokio::spawn(follow(kind, events, writer, changed, sender));
         Self {
             store,
+            filled,
             _task: Task(task.abort_handle()),
         }
     }
@@ -90,15 +93,13 @@ where
     /// Whether the first list has arrived.
     #[must_use]
     pub fn is_filled(&self) -> bool {
-        // Polled once: ready or not.
-        future::FutureExt::now_or_never(self.store.wait_until_ready())
-            .is_some_and(|ready| ready.is_ok())
+        *self.filled.borrow()
     }
 
-    /// Waits for the first list.
+    /// Waits for the first list. (The store's own `wait_until_ready` wakes only the last of those who wait.)
     pub async fn filled(&self) {
         // The only failure is that the task has ended, which it does only with `self`.
-        let _ = self.store.wait_until_ready().await;
+        let _ = self.filled.clone().wait_for(|filled| *filled).await;
     }
 }
 
@@ -117,6 +118,7 @@ async fn follow<K>(
     events: impl Stream<Item = watcher::Result<Event<K>>>,
     mut writer: Writer<K>,
     changed: impl Fn(&K, Change),
+    filled: tokio::sync::watch::Sender<bool>,
 ) where
     K: Resource + Clone + Debug + 'static,
     K::DynamicType: Eq + Hash + Clone,
@@ -154,6 +156,7 @@ async fn follow<K>(
             Event::InitDone => {
                 let before = store.state();
                 writer.apply_watcher_event(&event);
+                filled.send_replace(true);
                 let now = store.state();
                 for (object, change) in differences(&before, &now) {
                     changed(object, change);
@@ -286,6 +289,7 @@ mod tests {
             move |object: &ConfigMap, change| {
                 sink.lock().unwrap().push((object.name_any(), change));
             },
+            tokio::sync::watch::channel(false).0,
         )
         .await;
         let told = told.lock().unwrap();
@@ -298,5 +302,23 @@ mod tests {
         assert_eq!(of("gone"), [Change::There, Change::Gone]);
         assert_eq!(of("new"), [Change::There, Change::Gone]);
         assert_eq!(store.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn first_list_wakes_all_who_wait_for_it() {
+        let (sender, list) = tokio::sync::oneshot::channel::<()>();
+        let events = stream::once(async { list.await.map(|()| Event::Init).unwrap() })
+            .chain(stream::iter([Event::InitDone]))
+            .chain(stream::pending());
+        let watched: Watched<ConfigMap> =
+            Watched::spawn("ConfigMap".to_owned(), (), events.map(Ok), |_, _| {});
+        let waiting = futures::future::join3(watched.filled(), watched.filled(), watched.filled());
+        let arriving = async {
+            tokio::task::yield_now().await;
+            assert!(!watched.is_filled());
+            sender.send(()).unwrap();
+        };
+        tokio::join!(waiting, arriving);
+        assert!(watched.is_filled());
     }
 }

@@ -11,6 +11,9 @@ use kube::runtime::controller::Action;
 /// A look that nothing asked for: backs every watch.
 pub const RESYNC: Duration = Duration::from_mins(10);
 
+/// After a write that was refused because the object is another by now: time for the watch to show it.
+pub const STALE: Duration = Duration::from_millis(20);
+
 /// The next look: after `after`, at the latest at the resync; a tenth more or less, so that objects made together do not
 /// stay together.
 #[must_use]

@@ -240,6 +240,24 @@ fn follow_definitions(
     })
 }
 
+/// What a reconcile fails with.
+trait Failure: std::error::Error + Send + 'static {
+    /// Whether only the watch is behind.
+    fn is_stale(&self) -> bool;
+}
+
+impl Failure for cluster_stack::Error {
+    fn is_stale(&self) -> bool {
+        Self::is_stale(self)
+    }
+}
+
+impl Failure for cluster_stack_release::Error {
+    fn is_stale(&self) -> bool {
+        Self::is_stale(self)
+    }
+}
+
 /// Runs one controller until `stop`, and then until its reconciles have ended.
 async fn drive<K, R, E>(
     store: Store<K>,
@@ -258,7 +276,7 @@ async fn drive<K, R, E>(
         + Sync
         + 'static,
     R: Future<Output = Result<controller::Action, E>> + Send + 'static,
-    E: std::error::Error + Send + 'static,
+    E: Failure,
 {
     let config =
         controller::Config::default().concurrency(u16::try_from(concurrency).unwrap_or(u16::MAX));
@@ -271,6 +289,9 @@ async fn drive<K, R, E>(
         .for_each(|result| {
             match result {
                 Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
+                Err(controller::Error::ReconcilerFailed(failure, object)) if failure.is_stale() => {
+                    debug!(kind, %object, "the watch is behind");
+                }
                 Err(controller::Error::ReconcilerFailed(failure, object)) => {
                     let failure = crate::report::chain(&failure);
                     warn!(kind, %object, error = failure, "reconcile failed");

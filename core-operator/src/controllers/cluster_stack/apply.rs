@@ -74,6 +74,8 @@ async fn create(
             );
             Ok(())
         }
+        // The watch is behind: it shows next whose the release is.
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
         Err(error) => Err(error),
     }
 }

@@ -2,7 +2,7 @@
 
 use proto::Recovery;
 
-use crate::retry::recovery_of;
+use crate::retry::{is_conflict, recovery_of};
 
 /// Why a look at a stack ended early.
 #[derive(Debug, thiserror::Error)]
@@ -33,9 +33,10 @@ impl Error {
         recovery_of(self.cause())
     }
 
-    /// Whether an object changed after it was read.
-    pub(super) fn is_conflict(&self) -> bool {
-        matches!(self.cause(), kube::Error::Api(status) if status.code == 409)
+    /// Whether an object was changed by somebody after it was read, or the watch is behind our own write.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        is_conflict(self.cause())
     }
 
     const fn cause(&self) -> &kube::Error {

@@ -20,12 +20,13 @@ use std::sync::Arc;
 use kube::{ResourceExt, runtime::controller::Action};
 use tracing::{Instrument, info_span};
 
+pub use error::Error;
+
 use self::{
-    error::Error,
     listing::Listed,
     plan::{Observed, Plan},
 };
-use super::look_again;
+use super::{STALE, look_again};
 use crate::{
     api::{
         ClusterStack, ClusterStackRelease, DELETE_FOR_MOVE_ANNOTATION, PAUSED_ANNOTATION,
@@ -63,9 +64,8 @@ pub async fn reconcile(stack: Arc<ClusterStack>, context: Arc<Context>) -> Resul
 /// When a stack that failed is looked at again.
 #[expect(clippy::needless_pass_by_value, reason = "the controller passes it so")]
 pub fn on_error(stack: Arc<ClusterStack>, error: &Error, context: Arc<Context>) -> Action {
-    if error.is_conflict() {
-        // Somebody else wrote: the watch brings it at once.
-        return look_again(Some(crate::report::PASSING));
+    if error.is_stale() {
+        return look_again(Some(STALE));
     }
     let uid = stack.uid().unwrap_or_default();
     Action::requeue(context.retries.failed(&uid, &error.recovery()))

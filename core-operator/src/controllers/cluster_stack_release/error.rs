@@ -9,7 +9,7 @@ use crate::{
     conditions::reason,
     helm::RenderError,
     release::ParseNameError,
-    retry::recovery_of,
+    retry::{is_conflict, recovery_of},
 };
 
 /// Why a look at a release ended early.
@@ -68,6 +68,17 @@ impl Error {
             | Self::Record(error)
             | Self::Finalizer(error)
             | Self::Report { source: error } => recovery_of(error),
+        }
+    }
+
+    /// Whether the release was changed by somebody after it was read, or the watch is behind our own write.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        match self {
+            Self::Record(source) | Self::Finalizer(source) | Self::Report { source } => {
+                is_conflict(source)
+            }
+            _ => false,
         }
     }
 

@@ -24,13 +24,14 @@ use std::sync::Arc;
 use kube::{ResourceExt, runtime::controller::Action};
 use tracing::{Instrument, info_span};
 
+pub use error::Error;
+
 use self::{
     assets::Files,
     delete::Outcome,
-    error::Error,
     status::{Images, Progress},
 };
-use super::look_again;
+use super::{STALE, look_again};
 use crate::{
     api::{ClusterStackRelease, PAUSED_ANNOTATION, RELEASE_FINALIZER, has_annotation},
     context::Context,
@@ -70,10 +71,7 @@ pub async fn reconcile(
 pub fn on_error(release: Arc<ClusterStackRelease>, error: &Error, context: Arc<Context>) -> Action {
     let uid = release.uid().unwrap_or_default();
     match error {
-        // Somebody else wrote: the watch brings it at once.
-        Error::Report { source, .. } if is_conflict(source) => {
-            look_again(Some(crate::report::PASSING))
-        }
+        error if error.is_stale() => look_again(Some(STALE)),
         error => Action::requeue(context.retries.failed(&uid, &error.recovery())),
     }
 }
@@ -159,8 +157,4 @@ async fn ensure_finalizer(release: &ClusterStackRelease, context: &Context) -> R
     let mut finalizers = release.finalizers().to_vec();
     finalizers.push(RELEASE_FINALIZER.to_owned());
     delete::set_finalizers(release, context, &finalizers).await
-}
-
-fn is_conflict(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 409)
 }
