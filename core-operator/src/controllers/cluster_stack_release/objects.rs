@@ -113,6 +113,7 @@ pub(super) async fn bring(
 
     let decisions = decisions(release, stack, &wanted, context, progress).await?;
     let mut states = States::new(&wanted, &leftovers, inventory);
+    states.remember(&release.uid().unwrap_or_default(), &wanted, context);
     states.decided(&wanted, &decisions);
     let work = to_apply(release, &wanted, &decisions, context, progress);
     if !work.is_empty() && states.has_unrecorded(inventory) {
@@ -521,6 +522,17 @@ impl States {
             })
             .collect();
         Self { entries, leftovers }
+    }
+
+    /// Takes over what was applied since the inventory was written: the status after an apply may have been held back.
+    fn remember(&mut self, release: &str, wanted: &[Wanted], context: &Context) {
+        for (entry, object) in self.entries.iter_mut().zip(wanted) {
+            let identity = object.manifest.identity();
+            if let Some(known) = context.memory.recall(release, identity, None) {
+                entry.uid = known.applied.uid;
+                entry.generation = known.applied.generation;
+            }
+        }
     }
 
     fn decided(&mut self, wanted: &[Wanted], decisions: &[Decision]) {
