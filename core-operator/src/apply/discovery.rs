@@ -62,7 +62,8 @@ impl Kinds {
         .await
     }
 
-    /// The kind in the version that the API server prefers; `None` if the group or the kind is not served.
+    /// The kind in the version that the API server prefers, or in its own most stable one: one group holds kinds of several
+    /// providers, which are not all served in the same version. `None` if the group or the kind is not served.
     ///
     /// # Errors
     ///
@@ -72,8 +73,14 @@ impl Kinds {
         group: &str,
         kind: &str,
     ) -> Result<Option<ServedKind>, kube::Error> {
-        self.look_up(|known| known.get(group)?.recommended_kind(kind))
-            .await
+        self.look_up(|known| {
+            let group = known.get(group)?;
+            group.recommended_kind(kind).or_else(|| {
+                let kinds = group.resources_by_stability();
+                kinds.into_iter().find(|(found, _)| found.kind == kind)
+            })
+        })
+        .await
     }
 
     /// Forgets everything, because definitions have changed: the next look-up asks.
