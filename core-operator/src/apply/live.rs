@@ -191,11 +191,9 @@ impl Live {
                 None => Api::all_with(self.client.clone(), &kind.resource),
             };
             let (changed, resource) = (Arc::clone(&self.changed), kind.resource.clone());
+            // Strangers too: a release may wait for one to go.
             let told = move |object: &Metadata, _| {
-                let live = LiveObject::of(object);
-                if live.owned || live.release.is_some() {
-                    changed(&identity(&resource, object), &live);
-                }
+                changed(&identity(&resource, object), &LiveObject::of(object));
             };
             let events = futures::StreamExt::map(watcher(api, config), |event| event.map(trimmed));
             let name = kind.resource.kind.clone();
