@@ -2,7 +2,7 @@
 
 use super::live::LiveObject;
 use crate::{
-    api::{DriftPolicy, OWNED_LABEL, Resource},
+    api::{DriftPolicy, OWNED_LABEL, RELEASE_LABEL, Resource},
     apply::manifest::Manifest,
     helm::ObjectIdentity,
 };
@@ -150,7 +150,9 @@ pub fn decide(
         Some(_) => match last {
             // Not known, for lack of a record: applying tells, and changes nothing where nothing is wrong.
             None if wish.drift == DriftPolicy::Correct => apply(true),
-            Some(last) if is_changed(live, last) || !live.owned => drift("was changed", false),
+            Some(last) if is_changed(live, last) || !has_labels(live, wish) => {
+                drift("was changed", false)
+            }
             None | Some(_) => Decision::Keep,
         },
     }
@@ -162,6 +164,12 @@ const fn apply(force: bool) -> Decision {
         adopt: false,
         force,
     }
+}
+
+/// Labels are no part of the generation.
+fn has_labels(live: &LiveObject, wish: &Wish<'_>) -> bool {
+    let release = &wish.manifest.value()["metadata"]["labels"][RELEASE_LABEL];
+    live.owned && live.release_label.as_deref() == release.as_str()
 }
 
 /// An older state than the one that we made is no change: the watch is only behind.
@@ -322,6 +330,9 @@ mod tests {
             Some(altered(|live| live.generation = Some(4))),
             Some(altered(|live| live.uid = "other".to_owned())),
             Some(altered(|live| live.owned = false)),
+            Some(altered(|live| {
+                live.release_label = Some("other".to_owned());
+            })),
         ] {
             assert_eq!(decided(Case { live, ..case() }), DRIFTED);
         }
