@@ -2,11 +2,15 @@
 
 pub mod cluster_stack;
 pub mod cluster_stack_release;
+pub mod own;
 pub mod places;
 
 use std::time::Duration;
 
 use kube::runtime::controller::Action;
+use proto::Recovery;
+
+use crate::metrics::{Controller, Metrics, Reconciled};
 
 /// A look that nothing asked for: backs every watch.
 pub const RESYNC: Duration = Duration::from_mins(10);
@@ -20,4 +24,28 @@ pub const STALE: Duration = Duration::from_millis(20);
 pub fn look_again(after: Option<Duration>) -> Action {
     let after = after.unwrap_or(RESYNC).min(RESYNC);
     Action::requeue(after.mul_f64(0.9 + 0.2 * rand::random::<f64>()))
+}
+
+/// Counts a reconcile and its time.
+///
+/// # Errors
+///
+/// What the reconcile failed with.
+async fn measured<E>(
+    controller: Controller,
+    metrics: &Metrics,
+    recovery: fn(&E) -> Recovery,
+    reconcile: impl Future<Output = Result<(Action, Reconciled), E>>,
+) -> Result<Action, E> {
+    let begin = tokio::time::Instant::now();
+    let result = reconcile.await;
+    let outcome = match &result {
+        Ok((_, outcome)) => *outcome,
+        Err(error) => {
+            metrics.reconcile_failed(controller, &recovery(error));
+            Reconciled::Error
+        }
+    };
+    metrics.reconciled(controller, outcome, begin.elapsed());
+    result.map(|(action, _)| action)
 }

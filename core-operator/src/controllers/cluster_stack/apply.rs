@@ -15,7 +15,7 @@ use super::{
 use crate::{
     api::{
         ClusterStack, ClusterStackRelease, ClusterStackReleaseSpec, RELEASE_FINALIZER,
-        STACK_FINALIZER, WATCH_FILTER_LABEL,
+        WATCH_FILTER_LABEL,
     },
     context::Context,
 };
@@ -136,52 +136,5 @@ async fn delete(
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(error) => Err(error),
-    }
-}
-
-/// The stack stays until its releases are gone.
-pub(super) async fn ensure_finalizer(stack: &ClusterStack, context: &Context) -> Result<(), Error> {
-    if stack
-        .finalizers()
-        .iter()
-        .any(|name| name == STACK_FINALIZER)
-    {
-        return Ok(());
-    }
-    let mut finalizers = stack.finalizers().to_vec();
-    finalizers.push(STACK_FINALIZER.to_owned());
-    set_finalizers(stack, context, &finalizers).await
-}
-
-/// The stack may go.
-pub(super) async fn remove_finalizer(stack: &ClusterStack, context: &Context) -> Result<(), Error> {
-    let mut finalizers = stack.finalizers().to_vec();
-    finalizers.retain(|name| name != STACK_FINALIZER);
-    if finalizers.len() == stack.finalizers().len() {
-        return Ok(());
-    }
-    set_finalizers(stack, context, &finalizers).await
-}
-
-async fn set_finalizers(
-    stack: &ClusterStack,
-    context: &Context,
-    finalizers: &[String],
-) -> Result<(), Error> {
-    let namespace = stack.namespace().unwrap_or_default();
-    let api: Api<ClusterStack> = Api::namespaced(context.client.clone(), &namespace);
-    let patch = json!({"metadata": {
-        "resourceVersion": stack.metadata.resource_version, "finalizers": finalizers,
-    }});
-    let written = api
-        .patch_metadata(
-            &stack.name_any(),
-            &PatchParams::default(),
-            &Patch::Merge(patch),
-        )
-        .await;
-    match written {
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        other => other.map(|_| ()).map_err(Error::Finalizer),
     }
 }

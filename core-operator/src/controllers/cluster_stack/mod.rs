@@ -26,11 +26,11 @@ use self::{
     listing::Listed,
     plan::{Observed, Plan},
 };
-use super::{STALE, look_again};
+use super::{STALE, look_again, measured, own};
 use crate::{
     api::{
         ClusterStack, ClusterStackRelease, DELETE_FOR_MOVE_ANNOTATION, PAUSED_ANNOTATION,
-        has_annotation,
+        STACK_FINALIZER, has_annotation,
     },
     context::Context,
     metrics::{Controller, Reconciled},
@@ -45,20 +45,14 @@ pub async fn reconcile(stack: Arc<ClusterStack>, context: Arc<Context>) -> Resul
     let (namespace, name) = (stack.namespace().unwrap_or_default(), stack.name_any());
     let span =
         info_span!("reconcile", kind = "ClusterStack", stack = %format_args!("{namespace}/{name}"));
-    let begin = tokio::time::Instant::now();
-    let result = run(&stack, &context).instrument(span).await;
-    let outcome = match &result {
-        Ok((_, outcome)) => *outcome,
-        Err(error) => {
-            let metrics = &context.metrics;
-            metrics.reconcile_failed(Controller::ClusterStack, &error.recovery());
-            Reconciled::Error
-        }
-    };
-    context
-        .metrics
-        .reconciled(Controller::ClusterStack, outcome, begin.elapsed());
-    result.map(|(action, _)| action)
+    let run = Box::pin(run(&stack, &context).instrument(span));
+    measured(
+        Controller::ClusterStack,
+        &context.metrics,
+        Error::recovery,
+        run,
+    )
+    .await
 }
 
 /// When a stack that failed is looked at again.
@@ -80,11 +74,13 @@ async fn run(
     let paused = has_annotation(&**stack, PAUSED_ANNOTATION);
     if deleting && has_annotation(&**stack, DELETE_FOR_MOVE_ANNOTATION) {
         // It lives on in another management cluster.
-        apply::remove_finalizer(stack, context).await?;
+        remove_finalizer(stack, context).await?;
         return Ok((Action::await_change(), Reconciled::Done));
     }
     if !deleting && !paused {
-        apply::ensure_finalizer(stack, context).await?;
+        own::add_finalizer(&**stack, STACK_FINALIZER, &context.client)
+            .await
+            .map_err(Error::Finalizer)?;
     }
     let listed = if deleting || paused {
         Listed::default()
@@ -99,7 +95,7 @@ async fn run(
         apply::apply(stack, &plan, context).await
     };
     if deleting && !paused && observed.releases.is_empty() {
-        apply::remove_finalizer(stack, context).await?;
+        remove_finalizer(stack, context).await?;
         context.listings.forget(&uid);
         context.retries.forget(&uid);
         context.held.forget(&uid);
@@ -122,6 +118,12 @@ async fn run(
     };
     let next = [held, listed.due].into_iter().flatten().min();
     Ok((look_again(next), done))
+}
+
+async fn remove_finalizer(stack: &ClusterStack, context: &Context) -> Result<(), Error> {
+    own::remove_finalizer(stack, STACK_FINALIZER, &context.client)
+        .await
+        .map_err(Error::Finalizer)
 }
 
 /// All that the decision needs. Nothing is asked for: it is all in the stores.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::{Api, Resource as _, ResourceExt, api::PostParams};
+use kube::{Resource as _, ResourceExt};
 
 use super::{
     Error,
@@ -14,6 +14,7 @@ use crate::{
     api::{ClusterStack, ClusterStackRelease, ClusterStackStatus, Condition, Summary},
     conditions::{self, Verdict, reason},
     context::Context,
+    controllers::own,
     release::ReleaseName,
 };
 
@@ -311,17 +312,9 @@ pub(super) async fn report(
     if passing && let Some(rest) = context.held.remaining(&uid) {
         return Ok(Some(rest));
     }
-    let namespace = stack.namespace().unwrap_or_default();
-    let api: Api<ClusterStack> = Api::namespaced(context.client.clone(), &namespace);
     let mut object = stack.clone();
     object.status = Some(status);
-    let params = PostParams {
-        field_manager: Some(MANAGER.to_owned()),
-        ..PostParams::default()
-    };
-    let written = api
-        .replace_status(&stack.name_any(), &params, &object)
-        .await;
+    let written = own::replace_status(&object, MANAGER, &context.client).await;
     let written = written.map_err(Error::Report)?;
     context.held.forget(&uid);
     tell(context, stack, &written);

@@ -2,12 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use kube::{
-    Api, ResourceExt,
-    api::{Patch, PatchParams},
-    runtime::reflector::ObjectRef,
-};
-use serde_json::json;
+use kube::{ResourceExt, runtime::reflector::ObjectRef};
 
 use super::{Error, rival};
 use crate::{
@@ -22,6 +17,7 @@ use crate::{
     },
     capi::{self, usage::used_by},
     context::Context,
+    controllers::own,
     helm::ObjectIdentity,
 };
 
@@ -43,11 +39,7 @@ pub(super) async fn advance(
     release: &Arc<ClusterStackRelease>,
     context: &Context,
 ) -> Result<Outcome, Error> {
-    if !release
-        .finalizers()
-        .iter()
-        .any(|name| name == RELEASE_FINALIZER)
-    {
+    if !own::has_finalizer(&**release, RELEASE_FINALIZER) {
         forget(release, context);
         return Ok(Outcome::Gone);
     }
@@ -60,9 +52,9 @@ pub(super) async fn advance(
         remove(release, context).await?
     };
     if let Outcome::Gone = outcome {
-        let mut finalizers = release.finalizers().to_vec();
-        finalizers.retain(|name| name != RELEASE_FINALIZER);
-        set_finalizers(release, context, &finalizers).await?;
+        own::remove_finalizer(&**release, RELEASE_FINALIZER, &context.client)
+            .await
+            .map_err(Error::Finalizer)?;
         forget(release, context);
     }
     Ok(outcome)
@@ -153,32 +145,4 @@ fn forget(release: &ClusterStackRelease, context: &Context) {
     context.memory.forget(&uid);
     context.retries.forget(&uid);
     context.held.forget(&uid);
-}
-
-/// Writes the finalizers, unless the object has changed since.
-///
-/// # Errors
-///
-/// [`Error::Finalizer`].
-pub(super) async fn set_finalizers(
-    release: &ClusterStackRelease,
-    context: &Context,
-    finalizers: &[String],
-) -> Result<(), Error> {
-    let namespace = release.namespace().unwrap_or_default();
-    let api: Api<ClusterStackRelease> = Api::namespaced(context.client.clone(), &namespace);
-    let patch = json!({"metadata": {
-        "resourceVersion": release.metadata.resource_version, "finalizers": finalizers,
-    }});
-    let written = api
-        .patch_metadata(
-            &release.name_any(),
-            &PatchParams::default(),
-            &Patch::Merge(patch),
-        )
-        .await;
-    match written {
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        other => other.map(|_| ()).map_err(Error::Finalizer),
-    }
 }

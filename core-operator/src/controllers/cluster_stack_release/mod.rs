@@ -31,7 +31,7 @@ use self::{
     delete::Outcome,
     status::{Images, Progress},
 };
-use super::{STALE, look_again};
+use super::{STALE, look_again, measured, own};
 use crate::{
     api::{ClusterStackRelease, PAUSED_ANNOTATION, RELEASE_FINALIZER, has_annotation},
     context::Context,
@@ -50,20 +50,14 @@ pub async fn reconcile(
 ) -> Result<Action, Error> {
     let (namespace, name) = (release.namespace().unwrap_or_default(), release.name_any());
     let span = info_span!("reconcile", kind = "ClusterStackRelease", release = %format_args!("{namespace}/{name}"));
-    let begin = tokio::time::Instant::now();
-    let result = run(&release, &context).instrument(span).await;
-    let outcome = match &result {
-        Ok((_, outcome)) => *outcome,
-        Err(error) => {
-            let metrics = &context.metrics;
-            metrics.reconcile_failed(Controller::ClusterStackRelease, &error.recovery());
-            Reconciled::Error
-        }
-    };
-    context
-        .metrics
-        .reconciled(Controller::ClusterStackRelease, outcome, begin.elapsed());
-    result.map(|(action, _)| action)
+    let run = Box::pin(run(&release, &context).instrument(span));
+    measured(
+        Controller::ClusterStackRelease,
+        &context.metrics,
+        Error::recovery,
+        run,
+    )
+    .await
 }
 
 /// When a release that failed is looked at again.
@@ -125,7 +119,10 @@ async fn drive(
         return Ok(());
     };
     let name = ReleaseName::parse(&release.name_any()).map_err(Error::Name)?;
-    ensure_finalizer(release, context).await?;
+    // Releases of the Go operator have it already, ours are made with it; one that was taken away comes back.
+    own::add_finalizer(&**release, RELEASE_FINALIZER, &context.client)
+        .await
+        .map_err(Error::Finalizer)?;
 
     let files = assets::look(release, stack, &name, context);
     progress.look_again = files.due();
@@ -143,18 +140,4 @@ async fn drive(
         return Ok(());
     }
     objects::bring(release, stack, &name, &stored, context, progress).await
-}
-
-/// Releases of the Go operator have it already, ours are made with it; one that was taken away comes back.
-async fn ensure_finalizer(release: &ClusterStackRelease, context: &Context) -> Result<(), Error> {
-    if release
-        .finalizers()
-        .iter()
-        .any(|name| name == RELEASE_FINALIZER)
-    {
-        return Ok(());
-    }
-    let mut finalizers = release.finalizers().to_vec();
-    finalizers.push(RELEASE_FINALIZER.to_owned());
-    delete::set_finalizers(release, context, &finalizers).await
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::{Api, Resource as _, ResourceExt, api::PostParams};
+use kube::{Resource as _, ResourceExt};
 use proto::Recovery;
 
 use super::{Error, assets::Files};
@@ -13,6 +13,7 @@ use crate::{
     capi::ClassReadiness,
     conditions::{self, Status, Verdict, reason},
     context::Context,
+    controllers::own,
     jobs::Failure,
     store::StoredRelease,
 };
@@ -309,23 +310,14 @@ pub(super) async fn record(
     replace(release, status, context).await
 }
 
-/// Replaces the status as a whole: nothing of the Go operator's stays in it. With the resource version, so that nothing
-/// is built on an old state.
-pub(super) async fn replace(
+async fn replace(
     release: &ClusterStackRelease,
     status: ClusterStackReleaseStatus,
     context: &Context,
 ) -> kube::Result<ClusterStackRelease> {
-    let namespace = release.namespace().unwrap_or_default();
-    let api: Api<ClusterStackRelease> = Api::namespaced(context.client.clone(), &namespace);
     let mut object = release.clone();
     object.status = Some(status);
-    let params = PostParams {
-        field_manager: Some(MANAGER.to_owned()),
-        ..PostParams::default()
-    };
-    api.replace_status(&release.name_any(), &params, &object)
-        .await
+    own::replace_status(&object, MANAGER, &context.client).await
 }
 
 /// An event for a failure that is new.
