@@ -9,6 +9,9 @@ use crate::{
     helm::{ObjectIdentity, RenderedObject},
 };
 
+/// Longest name of any object.
+const MAX_NAME_LENGTH: usize = 253;
+
 /// Steps in which objects are applied; what is inside a step goes in parallel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
@@ -62,6 +65,18 @@ pub enum ManifestInvalid {
         /// Kind of the object.
         kind: String,
     },
+    /// The name is none that an object can have. It becomes part of an address, so it is never sent.
+    #[error(
+        "{kind} of \"{origin}\" has the name \"{found}\", expected at most 253 characters without \"/\", \"%\", \"?\" and \"#\""
+    )]
+    RejectName {
+        /// Template that it was rendered from.
+        origin: String,
+        /// Kind of the object.
+        kind: String,
+        /// The name, shortened.
+        found: String,
+    },
     /// A label or annotation is a number or a boolean.
     #[error("{object} of \"{origin}\" has a value in \"{field}\" that is no text: quote \"{key}\"")]
     QuoteValue {
@@ -105,6 +120,17 @@ impl Manifest {
             });
         }
         let name = text(&metadata["name"], "metadata.name")?;
+        let in_address = |c: char| c.is_control() || matches!(c, '/' | '%' | '?' | '#');
+        if name.len() > MAX_NAME_LENGTH
+            || [".", ".."].contains(&name.as_str())
+            || name.contains(in_address)
+        {
+            return Err(ManifestInvalid::RejectName {
+                origin: origin(),
+                kind,
+                found: crate::helm::shorten(&name, 100),
+            });
+        }
         let (group, version) = match api_version.split_once('/') {
             None => ("", api_version.as_str()),
             Some((group, version))
@@ -323,6 +349,22 @@ mod tests {
             (
                 json!({"apiVersion": "v1", "kind": "K", "metadata": {"generateName": "a-"}}),
                 "generateName",
+            ),
+            (
+                json!({"apiVersion": "v1", "kind": "K", "metadata": {"name": "a/status"}}),
+                "the name \"a/status\"",
+            ),
+            (
+                json!({"apiVersion": "v1", "kind": "K", "metadata": {"name": "a?dryRun=All"}}),
+                "without \"/\"",
+            ),
+            (
+                json!({"apiVersion": "v1", "kind": "K", "metadata": {"name": ".."}}),
+                "the name \"..\"",
+            ),
+            (
+                json!({"apiVersion": "v1", "kind": "K", "metadata": {"name": "a".repeat(254)}}),
+                "at most 253",
             ),
             (
                 json!({"apiVersion": "v1", "kind": "K", "metadata": {"name": "a", "annotations": {"x": true}}}),

@@ -37,6 +37,12 @@ pub const HASHES_FILE: &str = "hashes.json";
 /// Largest text that is read; real ones have a few kilobytes.
 pub const MAX_TEXT_SIZE: u64 = 1024 * 1024;
 
+/// Most hashes that are shown: what the status has room for. Real releases have four.
+const MAX_HASHES: usize = 32;
+
+/// The longest of them, in bytes. Real ones have 44.
+const MAX_HASH_LENGTH: usize = 256;
+
 /// Names of files that a message lists.
 const MAX_LISTED: usize = 5;
 
@@ -253,12 +259,19 @@ fn read_hashes(folder: &Path, warnings: &mut Vec<String>) -> Option<BTreeMap<Str
                 serde_json::Value::String(hash) => hash,
                 other => other.to_string(),
             };
-            Some(
-                hashes
-                    .into_iter()
-                    .map(|(name, value)| (name, hash(value)))
-                    .collect(),
-            )
+            let hashes: BTreeMap<_, _> = hashes
+                .into_iter()
+                .map(|(name, value)| (name, hash(value)))
+                .collect();
+            let fits = |text: &String| text.len() <= MAX_HASH_LENGTH;
+            let all_fit = hashes.iter().all(|(name, hash)| fits(name) && fits(hash));
+            if hashes.len() > MAX_HASHES || !all_fit {
+                warnings.push(format!(
+                    "\"{HASHES_FILE}\" is not shown: expected at most {MAX_HASHES} texts of {MAX_HASH_LENGTH} bytes, found more"
+                ));
+                return None;
+            }
+            Some(hashes)
         }
         Err(error) => {
             let place = (error.line(), error.column());

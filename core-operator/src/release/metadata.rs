@@ -19,6 +19,9 @@ use super::yaml::{self, Parsed, shorten};
 /// Name of the file.
 pub const FILE: &str = "metadata.yaml";
 
+/// Longest version of Kubernetes, in bytes: what the status has room for.
+const MAX_KUBERNETES_LENGTH: usize = 63;
+
 /// The only version of the format.
 pub const API_VERSION: &str = "metadata.clusterstack.x-k8s.io/v1alpha1";
 
@@ -62,6 +65,7 @@ impl Metadata {
             cluster_stack: version("versions.clusterStack", &versions.cluster_stack)?,
             kubernetes_minor: KubernetesMinor::of_version(&versions.kubernetes)
                 .ok()
+                .filter(|_| versions.kubernetes.len() <= MAX_KUBERNETES_LENGTH)
                 .ok_or_else(|| {
                     wrong(
                         "versions.kubernetes",
@@ -176,12 +180,19 @@ mod tests {
 
     #[test]
     fn kubernetes_version_is_kept_as_written() {
-        for kubernetes in ["v1.30.10", "1.30.10", "1.30"] {
+        for kubernetes in ["v1.30.10", "1.30.10", "1.30", "v1.30.10+build.7"] {
             let parsed =
                 metadata(&format!("{{clusterStack: v1, kubernetes: {kubernetes}}}")).unwrap();
             assert_eq!(parsed.value.kubernetes, kubernetes);
             assert_eq!(parsed.value.kubernetes_minor, KubernetesMinor::new(1, 30));
         }
+    }
+
+    #[test]
+    fn kubernetes_version_that_no_status_has_room_for_is_refused() {
+        let long = format!("v1.30.10+{}", "a".repeat(MAX_KUBERNETES_LENGTH));
+        let error = metadata(&format!("{{clusterStack: v1, kubernetes: {long}}}")).unwrap_err();
+        assert!(error.to_string().contains("versions.kubernetes"), "{error}");
     }
 
     #[test]

@@ -6,6 +6,9 @@ use std::str::FromStr;
 
 use super::name::{MAX_NAME_LENGTH, ParseNameError};
 
+/// Longest version, in bytes: what the fields have room for that name it, in specs and statuses.
+pub const MAX_VERSION_LENGTH: usize = 63;
+
 /// Longest word of a channel.
 const MAX_CHANNEL_LENGTH: usize = 16;
 
@@ -43,6 +46,9 @@ impl Version {
     }
 
     pub(super) fn read(text: &str) -> Option<Self> {
+        if text.len() > MAX_VERSION_LENGTH {
+            return None;
+        }
         let (number, rest) = match text.split_once('-') {
             Some((number, rest)) => (number, Some(rest)),
             None => (text, None),

@@ -129,7 +129,21 @@ fn files_for_others_are_kept_as_they_are() {
 #[test]
 fn hashes_never_decide() {
     let large = vec![b' '; usize::try_from(MAX_TEXT_SIZE).unwrap() + 1];
-    for hashes in [b"".as_slice(), b"{", b"[]", &[0xff, 0xfe], &large] {
+    let many: BTreeMap<_, _> = (0..=MAX_HASHES).map(|n| (n.to_string(), "abc")).collect();
+    let many = serde_json::to_vec(&many).unwrap();
+    let long = format!(
+        "{{\"clusterStack\": \"{}\"}}",
+        "a".repeat(MAX_HASH_LENGTH + 1)
+    );
+    for hashes in [
+        b"".as_slice(),
+        b"{",
+        b"[]",
+        &[0xff, 0xfe],
+        &large,
+        &many,
+        long.as_bytes(),
+    ] {
         let content = Folder::complete()
             .with(HASHES_FILE, hashes)
             .open_as(TAG)

@@ -42,6 +42,15 @@ fn versions_are_read_in_both_forms() {
 }
 
 #[test]
+fn versions_that_no_status_has_room_for_are_none() {
+    let version = |length: usize| format!("v1-{}-1", "a".repeat(length - "v1--1".len()));
+    assert!(Version::parse(&version(MAX_VERSION_LENGTH)).is_ok());
+    let long = version(MAX_VERSION_LENGTH + 1);
+    assert!(Version::parse(&long).is_err());
+    assert!(crate::release::ReleaseName::parse(&format!("docker-scs-1-30-{long}")).is_err());
+}
+
+#[test]
 fn numbers_compare_as_numbers() {
     // pitfall_60: compared as text, 10 sorts before 9; pitfall_4: the newest release must be told right.
     use Ordering::{Equal, Greater, Less};
