@@ -170,6 +170,7 @@ async fn wanted(
     {
         Checked::Passed(kinds) => kinds,
         Checked::Missing(missed) => {
+            refuse_misplaced(&manifests, &namespace, context).await?;
             return Err(Error::Refuse(Refused::Missing {
                 reason: missed.reason(),
                 message: missed.to_string(),
@@ -220,6 +221,29 @@ async fn wanted(
     }
     wanted.sort_by_key(|object| object.batch);
     Ok(wanted)
+}
+
+/// Refuses what may not be there at all, before anybody is asked to give rights for it.
+async fn refuse_misplaced(
+    manifests: &[Manifest],
+    namespace: &str,
+    context: &Context,
+) -> Result<(), Error> {
+    for manifest in manifests {
+        let identity = manifest.identity();
+        let kind = context
+            .kinds
+            .find(&identity.group, manifest.version(), &identity.kind)
+            .await
+            .map_err(Error::Observe)?;
+        let Some(kind) = kind else { continue };
+        let placed = manifest.clone().place(kind.namespaced, namespace);
+        context
+            .allowed
+            .check(&placed, namespace)
+            .map_err(|error| Error::Refuse(error.into()))?;
+    }
+    Ok(())
 }
 
 async fn render(
