@@ -17,6 +17,7 @@
 
 pub mod audit;
 pub mod certificates;
+pub mod class_status;
 pub mod cluster_api;
 pub mod control_plane;
 pub mod github;
@@ -32,6 +33,7 @@ pub mod state;
 pub mod tools;
 pub mod wait;
 
+pub use class_status::ClassStatus;
 pub use cluster_api::ClusterApi;
 pub use control_plane::{ApiServer, ControlPlane};
 pub use operator::Operator;

@@ -138,6 +138,8 @@ pub struct Builder<'a> {
     args: Vec<String>,
     env: Vec<(String, String)>,
     wait: bool,
+    lease_namespace: String,
+    cache: Option<PathBuf>,
     logs: Option<&'a Mutex<Vec<PathBuf>>>,
 }
 
@@ -151,6 +153,8 @@ impl Operator {
             args: Vec::new(),
             env: Vec::new(),
             wait: true,
+            lease_namespace: "default".to_owned(),
+            cache: None,
             logs: None,
         }
     }
@@ -275,6 +279,21 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// Has the lease in this namespace: operators with leases in different ones do not wait for each other, so each must work on objects of its own
+    /// (`--namespace`). [`install_rbac`] gives the right to it.
+    #[must_use]
+    pub fn lease_namespace(mut self, namespace: &str) -> Self {
+        namespace.clone_into(&mut self.lease_namespace);
+        self
+    }
+
+    /// Keeps downloads in this folder, as a container does that is started again in its pod. Without it, each operator has one of its own.
+    #[must_use]
+    pub fn cache_dir(mut self, folder: &Path) -> Self {
+        self.cache = Some(folder.to_owned());
+        self
+    }
+
     /// Does not wait for `/readyz`: for operators that wait themselves, such as the second of two replicas, or refuse to start.
     #[must_use]
     pub fn without_waiting(mut self) -> Self {
@@ -315,8 +334,11 @@ impl<'a> Builder<'a> {
                 format!("--health-probe-bind-address={}", health_port.address()),
                 format!("--metrics-bind-address={}", metrics_port.address()),
                 format!("--helm-renderer={}", renderer.display()),
-                format!("--cache-dir={}", folder.join("cache").display()),
-                "--leader-elect-namespace=default".to_owned(),
+                format!(
+                    "--cache-dir={}",
+                    self.cache.unwrap_or_else(|| folder.join("cache")).display()
+                ),
+                format!("--leader-elect-namespace={}", self.lease_namespace),
             ])
             .args(self.args);
         for (name, value) in &self.env {
