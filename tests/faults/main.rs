@@ -1,0 +1,10 @@
+//! Faults: what the operator does when processes, networks, releases or users misbehave.
+
+mod garbage;
+mod ground;
+mod late_kinds;
+mod process;
+mod scope;
+mod slow_sources;
+mod specs;
+mod store;
