@@ -4,7 +4,6 @@ use super::live::LiveObject;
 use crate::{
     api::{DriftPolicy, OWNED_LABEL, RELEASE_LABEL, Resource},
     apply::manifest::Manifest,
-    helm::ObjectIdentity,
 };
 
 /// What the API server answered when we last applied an object.
@@ -132,6 +131,7 @@ pub fn decide(
             owner: format!("nobody's: it has no label {OWNED_LABEL}"),
         },
         Some(other) if other != wish.release => match rival(other) {
+            Rival::Yields if is_template_of_other_content(wish, live) => Decision::Immutable,
             Rival::Yields => apply(true),
             Rival::Keeps => Decision::Leave,
             Rival::Prevails { release } => Decision::Conflict {
@@ -139,8 +139,7 @@ pub fn decide(
             },
         },
         Some(_) if live.content.as_deref() != Some(wish.content) => {
-            // The annotation may also have been changed by hand; then the object has no other content.
-            if live.content.is_some() && is_template(wish.manifest.identity()) {
+            if is_template_of_other_content(wish, live) {
                 Decision::Immutable
             } else {
                 apply(true)
@@ -192,10 +191,17 @@ fn is_changed(live: &LiveObject, last: &Applied) -> bool {
     }
 }
 
-/// Whether the object is a template of Cluster API, which must not change under its name: Machines made from it would
-/// not be replaced.
-fn is_template(identity: &ObjectIdentity) -> bool {
-    identity.group.ends_with(".cluster.x-k8s.io") && identity.kind.ends_with("Template")
+/// Whether the object is a template of Cluster API, and was rendered as something else when it was applied. It must not
+/// change under its name: Machines made from it would not be replaced. Where the mark was removed by hand, the object has
+/// no other content.
+fn is_template_of_other_content(wish: &Wish<'_>, live: &LiveObject) -> bool {
+    let identity = wish.manifest.identity();
+    identity.group.ends_with(".cluster.x-k8s.io")
+        && identity.kind.ends_with("Template")
+        && live
+            .content
+            .as_deref()
+            .is_some_and(|content| content != wish.content)
 }
 
 /// Whether an object of the inventory that is not wanted any more may be deleted: it still carries our mark, or is the Go
@@ -438,6 +444,28 @@ mod tests {
             release: "other/r".to_owned(),
         };
         assert!(matches!(with(prevails), Decision::Conflict { .. }));
+    }
+
+    #[test]
+    fn template_of_another_release_is_taken_over_only_as_it_is() {
+        let of_other = |content: &str| {
+            Some(altered(|live| {
+                live.release = Some("fleet/docker-scs-1-30-v1".to_owned());
+                live.content = Some(content.to_owned());
+            }))
+        };
+        for (kind, content, decision) in [
+            ("DockerMachineTemplate", "c", apply(true)),
+            ("DockerMachineTemplate", "old", Decision::Immutable),
+            ("DockerCluster", "old", apply(true)),
+        ] {
+            let case = Case {
+                live: of_other(content),
+                kind,
+                ..case()
+            };
+            assert_eq!(decided(case), decision, "{kind} {content}");
+        }
     }
 
     #[test]
