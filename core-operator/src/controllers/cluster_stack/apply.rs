@@ -74,8 +74,8 @@ async fn create(
             );
             Ok(())
         }
-        // The watch is behind: it shows next whose the release is.
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        // The watch is a little behind. Should it be another stack's, the next look shares it.
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
         Err(error) => Err(error),
     }
 }
