@@ -30,6 +30,8 @@ use kube::{
 use tokio::{sync::mpsc, task::AbortHandle};
 use tracing::{debug, warn};
 
+use crate::report::chain;
+
 /// Ends its task when dropped.
 #[derive(Debug)]
 struct Task(AbortHandle);
@@ -130,11 +132,11 @@ async fn follow<K>(
         let event = match event {
             Ok(event) => event,
             Err(error) if failing => {
-                debug!(kind, %error, "watch still interrupted");
+                debug!(kind, error = chain(&error), "watch still interrupted");
                 continue;
             }
             Err(error) => {
-                warn!(kind, %error, "watch interrupted");
+                warn!(kind, error = chain(&error), "watch interrupted");
                 failing = true;
                 continue;
             }

@@ -105,8 +105,8 @@ pub enum RequestError {
     /// No answer in time; the request may have taken effect.
     #[error("no answer within {0:?}")]
     TimeOut(Duration),
-    /// The API server refused, or the connection broke.
-    #[error("{0}")]
+    /// The API server refused, or the connection broke: its causes say how.
+    #[error(transparent)]
     Api(Box<kube::Error>),
 }
 

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{Held, Lease, Renewal, RequestError};
+use crate::report::chain;
 
 /// We lead, until [`Leadership::lost`] is cancelled.
 ///
@@ -129,7 +130,11 @@ async fn hold(
                 lease.show(None);
             }
             Some(Renewal::Failed(error)) => {
-                warn!(lease = config.name, %error, "lease not renewed");
+                warn!(
+                    lease = config.name,
+                    error = chain(&error),
+                    "lease not renewed"
+                );
                 next = Instant::now() + config.retry;
                 lease.show(Some(&error));
             }

@@ -43,6 +43,7 @@ pub use go_operator::{GO_OPERATOR_LEASE, go_operator_is_running};
 pub use leadership::{Fence, Leadership};
 use record::{Decision, Observation, held_spec, holder, released_spec};
 
+use crate::report::chain;
 use crate::servers::Check;
 
 /// A candidate for a lease.
@@ -149,10 +150,18 @@ impl Lease {
                     }
                 }
                 Err(error) if failing => {
-                    debug!(lease = self.config.name, %error, "lease still not available");
+                    debug!(
+                        lease = self.config.name,
+                        error = chain(&error),
+                        "lease still not available"
+                    );
                 }
                 Err(error) => {
-                    warn!(lease = self.config.name, %error, "lease not available");
+                    warn!(
+                        lease = self.config.name,
+                        error = chain(&error),
+                        "lease not available"
+                    );
                     failing = true;
                 }
             }
@@ -167,7 +176,7 @@ impl Lease {
 
     fn show(&self, error: Option<&RequestError>) {
         match (&self.check, error) {
-            (Some(check), Some(error)) => check.not_ready(error.to_string()),
+            (Some(check), Some(error)) => check.not_ready(chain(error)),
             (Some(check), None) => check.ready(),
             (None, _) => {}
         }
@@ -306,7 +315,11 @@ impl Lease {
                 object = current;
                 continue;
             }
-            warn!(lease = self.config.name, %error, "lease not released, a successor waits until it expires");
+            warn!(
+                lease = self.config.name,
+                error = chain(&error),
+                "lease not released, a successor waits until it expires"
+            );
             return;
         }
     }

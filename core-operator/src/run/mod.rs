@@ -123,6 +123,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         .map_err(RunError::PrepareSources)?;
 
     let config = cluster_config(kubeconfig.as_ref()).await?;
+    info!(server = %config.cluster_url, "management cluster");
     let identity = process_identity();
     let lease_namespace = if leader_elect_namespace.is_empty() {
         config.default_namespace.clone()

@@ -225,7 +225,10 @@ fn follow_definitions(
             };
             context.kinds.forget();
             if let Err(error) = context.cluster_api.follow().await {
-                warn!(%error, "failed to ask for the served kinds");
+                warn!(
+                    error = crate::report::chain(&error),
+                    "failed to ask for the served kinds"
+                );
             }
             for release in context.releases.state() {
                 context.wakers.releases.wake(ObjectRef::from_obj(&*release));
