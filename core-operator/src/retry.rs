@@ -47,6 +47,19 @@ impl Retries {
     }
 }
 
+/// The class of a request for an object of our own kinds that an API server refused or did not answer.
+///
+/// The operator's role always has these rights. An API server that starts does not know its roles yet and refuses
+/// everything (401, 403): that passes within seconds and must not cost a minute. A role that is really missing costs a
+/// request a minute, as what cannot be reached does.
+#[must_use]
+pub fn recovery_of_own(error: &kube::Error) -> Recovery {
+    match error {
+        kube::Error::Api(status) if matches!(status.code, 401 | 403) => Recovery::Unknown,
+        _ => recovery_of(error),
+    }
+}
+
 /// The class of a request that an API server refused or did not answer.
 #[must_use]
 pub fn recovery_of(error: &kube::Error) -> Recovery {
@@ -86,6 +99,20 @@ mod tests {
             }
         );
         assert_eq!(recovery_of(&kube::Error::TlsRequired), Recovery::Unknown);
+    }
+
+    #[test]
+    fn api_server_that_does_not_know_its_roles_yet_is_asked_again_soon() {
+        for (code, own) in [
+            (401, Recovery::Unknown),
+            (403, Recovery::Unknown),
+            (409, Recovery::FAST),
+            (422, Recovery::Terminal),
+        ] {
+            let status = kube::core::Status::failure("no", "Reason").with_code(code);
+            let error = kube::Error::Api(status.boxed());
+            assert_eq!(recovery_of_own(&error), own, "{code}");
+        }
     }
 
     #[test]

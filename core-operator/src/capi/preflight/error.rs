@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use proto::Recovery;
 
-use crate::retry::recovery_of;
+use crate::retry::recovery_of_own;
 
 /// Why the preflight could not be made. It says nothing about the release.
 ///
@@ -51,7 +51,7 @@ impl PreflightError {
         match self {
             Self::DiscoverKinds { source }
             | Self::ReviewRights { source, .. }
-            | Self::TryFeature { source, .. } => recovery_of(source),
+            | Self::TryFeature { source, .. } => recovery_of_own(source),
             Self::ExceedTime { .. } => Recovery::Unknown,
         }
     }

@@ -2,7 +2,7 @@
 
 use proto::Recovery;
 
-use crate::retry::{is_conflict, recovery_of};
+use crate::retry::{is_conflict, recovery_of_own};
 
 /// Why a look at a stack ended early.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +30,7 @@ impl Error {
     /// What the failure tells about the next attempt.
     #[must_use]
     pub fn recovery(&self) -> Recovery {
-        recovery_of(self.cause())
+        recovery_of_own(self.cause())
     }
 
     /// Whether an object was changed by somebody after it was read, or the watch is behind our own write.

@@ -9,7 +9,7 @@ use crate::{
     conditions::reason,
     helm::RenderError,
     release::ParseNameError,
-    retry::{is_conflict, recovery_of},
+    retry::{is_conflict, recovery_of_own},
 };
 
 /// Why a look at a release ended early.
@@ -64,10 +64,11 @@ impl Error {
             Self::Preflight(error) => error.recovery(),
             Self::Watch(_) => Recovery::Unknown,
             Self::Write(error) => error.recovery(),
+            // Objects are looked at only after preflight has found the rights to do so.
             Self::Observe(error)
             | Self::Record(error)
             | Self::Finalizer(error)
-            | Self::Report { source: error } => recovery_of(error),
+            | Self::Report { source: error } => recovery_of_own(error),
         }
     }
 
