@@ -188,7 +188,8 @@ impl<'a> Ground<'a> {
         let params = ListParams::default().labels(&format!("{OWNED_LABEL}={OWNED_VALUE}"));
         let mut objects = BTreeSet::new();
         for group in discovery.groups() {
-            for (resource, capabilities) in group.recommended_resources() {
+            // Kinds of one group need not be served in one version.
+            for (resource, capabilities) in group.resources_by_stability() {
                 if capabilities.scope != Scope::Namespaced
                     || !capabilities.supports_operation(verbs::LIST)
                 {

@@ -2,7 +2,10 @@
 
 mod garbage;
 mod ground;
+mod killed;
 mod late_kinds;
+mod leaders;
+mod outage;
 mod process;
 mod scope;
 mod slow_sources;

@@ -12,7 +12,7 @@ use serde_json::json;
 use tests::github::{GitHub, OWNER, REPOSITORY, Release};
 use tests::{eventually, scenario};
 
-use super::ground::{Ground, conditions, example, is_ready, ready_of};
+use super::ground::{Ground, conditions, example, is_ready, manifest, ready_of};
 
 /// A failure that somebody must act on is looked at again after a minute, a fifth more or less.
 const SLOW: std::time::Duration = std::time::Duration::from_secs(100);
@@ -105,9 +105,10 @@ async fn stack_for_another_kubernetes_version_says_what_the_source_has() -> Resu
             .await?;
         ground.ready("there").await?;
         // Neither provider nor a word about it: baseline 16.
-        let manifest = super::ground::manifest("needy", &example("there", "v1"), "")
-            .replace("  noProvider: true\n", "");
-        tests::manifests::apply_yaml(&ground.client, &ground.namespace, &manifest).await?;
+        let release = example("needy", "v1");
+        release.write_to(ground.releases.path())?;
+        let text = manifest("needy", &release, "").replace("  noProvider: true\n", "");
+        bed.apply(&text).await?;
         ground
             .stack_complains("needy", &["spec.providerRef", "noProvider"])
             .await?;

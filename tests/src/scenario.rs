@@ -149,7 +149,7 @@ pub async fn objects(client: &Client, namespace: &str) -> Result<String> {
         .await
         .context("failed to ask for the served kinds")?;
     for group in discovery.groups() {
-        for (resource, capabilities) in group.recommended_resources() {
+        for (resource, capabilities) in group.resources_by_stability() {
             let skipped = ["Event", "Secret"].contains(&resource.kind.as_str());
             if skipped
                 || capabilities.scope != Scope::Namespaced

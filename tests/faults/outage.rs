@@ -1,0 +1,170 @@
+//! The API server goes away under the operator, refusing connections or saying nothing, and comes back.
+
+use std::collections::BTreeMap;
+use std::process::{Command, ExitStatus};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use core_operator::api::{ClusterStack, ClusterStackRelease, Condition};
+use kube::ResourceExt;
+use kube::api::ListParams;
+use tests::control_plane::Options;
+use tests::scenario::scenario_on;
+use tests::{ControlPlane, Operator, eventually};
+
+use super::ground::{Ground, PATIENCE, class_kind, example};
+
+/// Stacks that are Ready before.
+const OLD: [&str; 3] = ["old0", "old1", "old2"];
+
+/// Stacks that are being made ready when it goes.
+const NEW: [&str; 3] = ["new0", "new1", "new2"];
+
+/// All conditions of the old stacks and their releases.
+async fn verdicts(ground: &Ground<'_>) -> Result<BTreeMap<String, Vec<Condition>>> {
+    let mut verdicts = BTreeMap::new();
+    let stacks = ground.api::<ClusterStack>();
+    for stack in stacks.list(&ListParams::default()).await? {
+        let name = format!("stack {}", stack.name_any());
+        verdicts.insert(name, stack.status.unwrap_or_default().conditions);
+    }
+    let releases = ground.api::<ClusterStackRelease>();
+    for release in releases.list(&ListParams::default()).await? {
+        let name = format!("release {}", release.name_any());
+        verdicts.insert(name, release.status.unwrap_or_default().conditions);
+    }
+    verdicts.retain(|name, _| name.contains("old"));
+    Ok(verdicts)
+}
+
+/// Waits for the end of an operator, which must not need more than this.
+async fn end(operator: &Arc<Operator>, patience: Duration) -> Result<ExitStatus> {
+    let operator = Arc::clone(operator);
+    tokio::task::spawn_blocking(move || operator.process().wait(patience)).await?
+}
+
+fn signal(pid: Option<u32>, signal: &str) -> Result<()> {
+    let pid = pid.context("the API server does not run")?.to_string();
+    let status = Command::new("kill")
+        .args([&format!("-{signal}"), &pid])
+        .status()
+        .context("failed to run kill")?;
+    ensure!(status.success(), "kill -{signal} {pid} failed");
+    Ok(())
+}
+
+/// All stacks are Ready, the old ones never were anything else, and what is watched is seen.
+async fn recovered(
+    ground: &Ground<'_>,
+    before: &BTreeMap<String, Vec<Condition>>,
+    later: &str,
+) -> Result<()> {
+    for stack in NEW {
+        ground.ready(stack).await?;
+    }
+    let now = verdicts(ground).await?;
+    // With the times of the last changes: none of them was False in between.
+    ensure!(now == *before, "{now:#?}\nbefore: {before:#?}");
+    ground.stack(later, &example(later, "v1"), "").await?;
+    ground.ready(later).await?;
+    let (classes, class) = (ground.objects(&class_kind()), "docker-new0-1-30-v1");
+    let old = classes.get(class).await?;
+    ground.delete_object(&class_kind(), class).await?;
+    eventually("the class is back", PATIENCE, async || {
+        let new = classes.get(class).await?;
+        ensure!(new.uid() != old.uid(), "it is still there");
+        Ok(())
+    })
+    .await?;
+    ground.ready("new0").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn outages_of_the_api_server_change_no_verdict_and_are_survived() -> Result<()> {
+    let control_plane = ControlPlane::start(Options::default()).await?;
+    scenario_on(&control_plane, "outage", async |bed| {
+        // One that leads by a lease, and one without: it is never told to end.
+        let leading = Ground::own(bed).await?;
+        let namespace = control_plane.namespace("alone").await?;
+        let alone = Ground::in_namespace(bed, &namespace).await?;
+        let leader = Arc::new(leading.operator().start().await?);
+        let survivor = alone.operator().arg("--leader-elect=false").start().await?;
+        for ground in [&leading, &alone] {
+            for stack in OLD {
+                ground.stack(stack, &example(stack, "v1"), "").await?;
+            }
+        }
+        for ground in [&leading, &alone] {
+            for stack in OLD {
+                ground.ready(stack).await?;
+            }
+        }
+        let before = [verdicts(&leading).await?, verdicts(&alone).await?];
+
+        // Connections are refused, in the middle of work.
+        for ground in [&leading, &alone] {
+            for stack in NEW {
+                ground.stack(stack, &example(stack, "v1"), "").await?;
+            }
+        }
+        control_plane.kill_api_server();
+        let late = leading.operator().without_waiting().start().await?;
+        let late = Arc::new(late);
+        let status = end(&late, PATIENCE).await?;
+        ensure!(status.code() == Some(1), "{status:?}");
+        let log = late.log()?;
+        ensure!(
+            log.contains("failed to read lease") && log.contains("refused"),
+            "it does not say why it ends: {log}"
+        );
+        control_plane.start_api_server().await?;
+        // Longer than a leader may go without renewing: then it has ended, and its pod starts it again.
+        let leader = if leader.is_running() {
+            leader
+        } else {
+            ensure!(
+                leader.log()?.contains("lost the lease"),
+                "{}",
+                leader.log()?
+            );
+            Arc::new(leading.operator().start().await?)
+        };
+        recovered(&leading, &before[0], "later0").await?;
+        recovered(&alone, &before[1], "later0").await?;
+        ensure!(survivor.is_running());
+
+        // Connections are taken and nothing is said, for longer than a lease may go without renewing.
+        signal(control_plane.pid(), "STOP")?;
+        let silent = leading.operator().without_waiting().start().await?;
+        let silent = Arc::new(silent);
+        let ends = tokio::try_join!(end(&leader, PATIENCE), end(&silent, PATIENCE));
+        signal(control_plane.pid(), "CONT")?;
+        let (led, started) = ends?;
+        ensure!(
+            led.code() == Some(1) && started.code() == Some(1),
+            "{led:?} {started:?}"
+        );
+        let log = leader.log()?;
+        ensure!(
+            log.contains("not renewed in time") && log.contains("lost the lease"),
+            "{log}"
+        );
+        let log = silent.log()?;
+        ensure!(
+            log.contains("failed to read lease") && log.contains("no answer within"),
+            "{log}"
+        );
+        let _leader = leading.operator().start().await?;
+        recovered(&leading, &before[0], "later1").await?;
+        recovered(&alone, &before[1], "later1").await?;
+        ensure!(survivor.is_running());
+        for operator in [&survivor, &*leader] {
+            let log = operator.log()?;
+            ensure!(!log.contains("panicked"), "{log}");
+        }
+        Ok(())
+    })
+    .await
+}
