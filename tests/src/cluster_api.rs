@@ -156,6 +156,12 @@ impl ClusterApi {
         Ok(())
     }
 
+    /// The manager's pid while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process().as_ref().map(Process::pid)
+    }
+
     /// The last lines of the manager's log.
     #[must_use]
     pub fn log_tail(&self, lines: usize) -> String {

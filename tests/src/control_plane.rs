@@ -4,6 +4,7 @@
 //! controller manager (garbage collection, namespaces, service accounts); in a workload cluster tests play the controllers.
 
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -166,7 +167,13 @@ impl ApiServer {
     /// `https://127.0.0.1:<port>`; the same after a restart.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("https://{}", self.port.address())
+        format!("https://{}", self.address())
+    }
+
+    /// Where it listens; the same after a restart.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port.number()).into()
     }
 
     /// A new client with all rights. Clients belong to the runtime that made them, so each test needs its own.
@@ -358,6 +365,27 @@ impl User {
     #[must_use]
     pub fn kubeconfig_text(&self) -> &str {
         &self.text
+    }
+
+    /// The same user, who reaches the API server by another address: that of a proxy in front of it.
+    ///
+    /// # Errors
+    ///
+    /// When the kubeconfig cannot be written.
+    pub fn through(&self, address: SocketAddr) -> Result<Self> {
+        let lines = self
+            .text
+            .lines()
+            .map(|line| match line.split_once("server: ") {
+                Some((indentation, _)) => format!("{indentation}server: https://{address}\n"),
+                None => format!("{line}\n"),
+            });
+        let text: String = lines.collect();
+        let kubeconfig = self
+            .kubeconfig
+            .with_extension(format!("{}.kubeconfig", address.port()));
+        write(&kubeconfig, &text)?;
+        Ok(Self { kubeconfig, text })
     }
 
     /// A new client with this user's rights.

@@ -20,6 +20,7 @@ pub mod certificates;
 pub mod class_status;
 pub mod cluster_api;
 pub mod control_plane;
+pub mod delay;
 pub mod github;
 pub mod manifests;
 pub mod operator;
@@ -31,6 +32,7 @@ pub mod scenario;
 pub mod stacks;
 pub mod state;
 pub mod tools;
+pub mod usage;
 pub mod wait;
 
 pub use class_status::ClassStatus;
