@@ -8,6 +8,7 @@
 //! release                                    names, versions and content of releases; pure
 //! source                                     where releases come from: GitHub, directories
 //! apply                                      rendered objects, checked and marked
+//! client                                     connections to API servers
 //! capi                                       Cluster API: its objects, users of releases, preflight
 //! conditions, retry                          what a status says, when to look again
 //! helm                                       charts -> objects, by Helm itself in processes of its own
@@ -18,6 +19,7 @@ pub mod api;
 pub mod apply;
 pub mod args;
 pub mod capi;
+pub mod client;
 pub mod commands;
 pub mod conditions;
 pub mod context;

@@ -400,7 +400,8 @@ impl User {
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
             .await
             .context("failed to use the kubeconfig")?;
-        Client::try_from(config).context("failed to make a client")
+        let builder = core_operator::client::builder(&config).context("failed to make a client")?;
+        Ok(builder.build())
     }
 }
 

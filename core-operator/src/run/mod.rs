@@ -18,7 +18,6 @@ use std::{
 
 use kube::{
     Client, Config,
-    client::ClientBuilder,
     config::{KubeConfigOptions, Kubeconfig},
 };
 use provider_sdk::download::ClientOptions;
@@ -32,6 +31,7 @@ use operator::{Concurrency, Operator};
 use crate::{
     apply::placement::Allowed,
     args::{Args, Options},
+    client,
     helm::{Helm, RendererConfig},
     lease::{
         Fence, FencedLayer, Leadership, Lease, LeaseConfig, LeaseError, go_operator_is_running,
@@ -130,7 +130,9 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     } else {
         leader_elect_namespace.clone()
     };
-    let plain = Client::try_from(config.clone()).map_err(RunError::MakeClient)?;
+    let plain = client::builder(&config)
+        .map_err(RunError::MakeClient)?
+        .build();
     checks.watches.ready(); // a replica that waits has nothing to watch
     let leadership = lead(
         &plain,
@@ -340,8 +342,8 @@ impl Clients {
         metrics: &Arc<Metrics>,
         fence: Option<&Fence>,
     ) -> Result<Self, RunError> {
-        let client = |config: Config| {
-            let builder = ClientBuilder::try_from(config)?;
+        let client = |config: &Config| {
+            let builder = client::builder(config)?;
             let counted = builder.with_layer(&ApiRequestsLayer::new(Arc::clone(metrics)));
             Ok(counted
                 .with_layer(&FencedLayer::new(fence.cloned()))
@@ -350,8 +352,8 @@ impl Clients {
         let mut watching = config.clone();
         watching.read_timeout = None;
         Ok(Self {
-            requests: client(config).map_err(RunError::MakeClient)?,
-            watches: client(watching).map_err(RunError::MakeClient)?,
+            requests: client(&config).map_err(RunError::MakeClient)?,
+            watches: client(&watching).map_err(RunError::MakeClient)?,
         })
     }
 }
