@@ -17,7 +17,11 @@ use std::{
     io::{self, ErrorKind},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -26,6 +30,9 @@ use tempfile::TempDir;
 
 /// How exactly it is known when an entry was last named: being named costs a write to the disk.
 const NAMED_INTERVAL: Duration = Duration::from_mins(10);
+
+/// Threads that wait for the disk for one release.
+const SYNC_THREADS: usize = 8;
 
 /// How often a folder is made that another process takes for left behind, before it is locked.
 const ATTEMPTS: usize = 10;
@@ -297,15 +304,38 @@ fn children(folder: &Path) -> io::Result<Vec<PathBuf>> {
     entries.map(|entry| Ok(entry?.path())).collect()
 }
 
-/// Waits until all below a folder is on the disk: files first, then the folders that name them.
+/// Waits until all below a folder, and the folder, is on the disk. Nothing in it has its place yet, so the order does not
+/// matter.
+///
+/// Together, not one after the other: whoever waits at the same time is served by one commit of the file system's journal.
+/// A release with unpacked addons has some 25 files and folders, each worth some milliseconds alone.
 fn sync_tree(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            sync_tree(&entry.path())?;
-        } else {
-            File::open(entry.path())?.sync_all()?;
+    let mut paths = vec![folder.to_owned()];
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            paths.push(entry.path());
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            }
         }
     }
-    File::open(folder)?.sync_all()
+    let next = AtomicUsize::new(0);
+    let sync = || {
+        while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
+            File::open(path)?.sync_all()?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let threads = SYNC_THREADS.min(paths.len());
+        let threads: Vec<_> = (1..threads).map(|_| scope.spawn(sync)).collect();
+        let own = sync();
+        let others = threads.into_iter().map(|thread| {
+            let ended = thread.join();
+            ended.unwrap_or_else(|_panic| Err(io::Error::other("a thread that syncs has panicked")))
+        });
+        others.fold(own, Result::and)
+    })
 }
