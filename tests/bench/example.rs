@@ -10,18 +10,19 @@ use kube::{Api, Client};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use tests::stacks::StackRelease;
+
+use crate::copies::Copy;
 
 /// A stack that lists the release; named like its releases, without the version.
-pub fn stack(release: &StackRelease) -> Result<ClusterStack> {
-    let name = release.name();
+pub fn stack(release: &Copy) -> Result<ClusterStack> {
+    let name = &release.name;
     let stack = json!({
         "apiVersion": "clusterstack.x-k8s.io/v1alpha1",
         "kind": "ClusterStack",
         "metadata": {"name": name.stem()},
         "spec": {
-            "provider": release.provider(),
-            "name": release.stack(),
+            "provider": release.provider,
+            "name": release.stack,
             "kubernetesVersion": name.kubernetes().to_string(),
             "autoSubscribe": false,
             "noProvider": true,
@@ -51,14 +52,14 @@ pub struct Example {
 
 impl Example {
     /// Reads the objects of the stack of this release.
-    pub async fn read(client: &Client, namespace: &str, release: &StackRelease) -> Result<Self> {
+    pub async fn read(client: &Client, namespace: &str, release: &Copy) -> Result<Self> {
         let stacks: Api<ClusterStack> = Api::namespaced(client.clone(), namespace);
         let releases: Api<ClusterStackRelease> = Api::namespaced(client.clone(), namespace);
         Ok(Self {
-            stem: release.name().stem().to_owned(),
+            stem: release.name.stem().to_owned(),
             namespace: namespace.to_owned(),
-            stack: stacks.get(release.name().stem()).await?,
-            release: releases.get(&release.name().tag()).await?,
+            stack: stacks.get(release.name.stem()).await?,
+            release: releases.get(&release.name.tag()).await?,
         })
     }
 

@@ -4,7 +4,7 @@
 //! the bodies that the operator writes, as the operator's user, with [`CONNECTIONS`] requests under way over all stacks. As for the operator, the
 //! harness makes the stacks, and somebody writes the status of classes. The operator's events are left out, as is all that it reads.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,10 +22,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
-use tests::stacks::StackRelease;
 use tests::tools::{self, Tool};
 
 use crate::connections::Connections;
+use crate::copies::Copy;
 use crate::example::{self, Example};
 use crate::{CONNECTIONS, Plane};
 
@@ -39,7 +39,7 @@ pub struct Loop {
     helm: Helm,
     kinds: Kinds,
     namespace: String,
-    folder: std::path::PathBuf,
+    folder: PathBuf,
     example: Example,
 }
 
@@ -50,7 +50,7 @@ impl Loop {
         example: &Example,
         namespace: &str,
         folder: &Path,
-        spare: &StackRelease,
+        spare: &Copy,
     ) -> Result<Arc<Self>> {
         let tools = tools::ensure_async(&[Tool::HelmRenderer]).await?;
         let helm = Helm::new(RendererConfig {
@@ -73,12 +73,9 @@ impl Loop {
     }
 
     /// Does what the operator does for these releases.
-    pub async fn run(
-        self: Arc<Self>,
-        releases: &[(StackRelease, std::path::PathBuf)],
-    ) -> Result<Duration> {
+    pub async fn run(self: Arc<Self>, releases: &[Copy]) -> Result<Duration> {
         let begin = Instant::now();
-        let stacks = releases.iter().map(|(release, _)| {
+        let stacks = releases.iter().map(|release| {
             let (bare, release) = (Arc::clone(&self), release.clone());
             tokio::spawn(async move { bare.stack(&release).await })
         });
@@ -88,8 +85,8 @@ impl Loop {
         Ok(begin.elapsed())
     }
 
-    async fn stack(&self, release: &StackRelease) -> Result<()> {
-        let (stem, tag) = (release.name().stem().to_owned(), release.name().tag());
+    async fn stack(&self, release: &Copy) -> Result<()> {
+        let (stem, tag) = (release.name.stem().to_owned(), release.name.tag());
         let manifest = example::stack(release)?;
         let stack = self
             .harness
@@ -195,8 +192,8 @@ impl Loop {
     }
 
     /// Renders the class chart and marks its objects, as the operator does.
-    async fn objects(&self, release: &StackRelease) -> Result<Vec<(Manifest, ServedKind)>> {
-        let (name, tag) = (release.name(), release.name().tag());
+    async fn objects(&self, release: &Copy) -> Result<Vec<(Manifest, ServedKind)>> {
+        let (name, tag) = (&release.name, release.name.tag());
         let request = ChartRequest {
             chart: self.folder.join(&tag).join(name.class_chart_file()),
             // No two of them are alike.

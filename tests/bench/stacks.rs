@@ -17,6 +17,7 @@
 //! ```
 
 mod connections;
+mod copies;
 mod example;
 mod limit;
 mod measure;
@@ -34,13 +35,13 @@ use tests::control_plane::{Options, User};
 use tests::delay::Delay;
 use tests::operator::USER;
 use tests::provider_kinds::Provider;
-use tests::stacks::StackRelease;
 use tests::{
     ClassStatus, ClusterApi, ControlPlane, Operator, cluster_api, eventually, operator,
     provider_kinds,
 };
 
 use connections::Connections;
+use copies::Copy;
 use example::Example;
 use limit::Loop;
 use measure::{Machine, ReadyWatch, Used};
@@ -68,9 +69,15 @@ struct Args {
     /// Run Cluster API's real manager instead of playing it
     #[arg(long)]
     real_cluster_api: bool,
+    /// Folder of the release to copy [default: the project's own example docker-example]
+    #[arg(long, value_name = "DIR")]
+    release: Option<PathBuf>,
     /// How long the operator is watched at rest, after the largest number of stacks; 0 for not at all
     #[arg(long, value_name = "SECONDS", default_value = "60")]
     rest_seconds: u64,
+    /// Also print each request of the operator with its time
+    #[arg(long)]
+    timeline: bool,
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -113,9 +120,12 @@ async fn bench(args: &Args) -> Result<()> {
     let mut all = Vec::new();
     for case in cases(args) {
         eprintln!("{} …", case.name());
-        let figures = measure(case)
+        let figures = measure(case, args.release.as_deref())
             .await
             .with_context(|| format!("failed with {}", case.name()))?;
+        if args.timeline {
+            table::print_timeline(&figures);
+        }
         all.push(figures);
     }
     table::print(&all);
@@ -175,12 +185,14 @@ impl Case {
     }
 }
 
-async fn measure(case: Case) -> Result<Figures> {
+async fn measure(case: Case, release: Option<&Path>) -> Result<Figures> {
     let folder = tempfile::tempdir().context("failed to make a folder for the releases")?;
     // The last one is for warming up.
-    let mut releases =
-        StackRelease::example("docker-example").write_copies_to(folder.path(), case.stacks + 1)?;
-    let (spare, _) = releases.pop().context("no releases")?;
+    let mut releases = match release {
+        None => copies::of_example(folder.path(), case.stacks + 1)?,
+        Some(release) => copies::of_release(release, folder.path(), case.stacks + 1)?,
+    };
+    let spare = releases.pop().context("no releases")?;
     let plane = Plane::start(case).await?;
     let example = plane.example(folder.path(), &spare).await?;
 
@@ -253,7 +265,7 @@ impl Plane {
     }
 
     /// Brings one stack up and away again. What the operator has written about it is the example for the limit.
-    async fn example(&self, folder: &Path, spare: &StackRelease) -> Result<Example> {
+    async fn example(&self, folder: &Path, spare: &Copy) -> Result<Example> {
         let operator = self.start_operator(folder).await?;
         let namespace = self.control_plane.namespace("example").await?;
         let stacks: Api<ClusterStack> = Api::namespaced(self.client.clone(), &namespace);
@@ -265,7 +277,7 @@ impl Plane {
             .await
             .with_context(|| operator.log_tail(20))?;
         let example = Example::read(&self.client, &namespace, spare).await?;
-        let name = spare.name().stem();
+        let name = spare.name.stem();
         stacks.delete(name, &DeleteParams::default()).await?;
         eventually("the stack is gone", PATIENCE, async || {
             let stack = stacks.get_opt(name).await?;
@@ -277,18 +289,10 @@ impl Plane {
         Ok(example)
     }
 
-    async fn operator(
-        &self,
-        case: Case,
-        folder: &Path,
-        releases: &[(StackRelease, PathBuf)],
-    ) -> Result<Figures> {
+    async fn operator(&self, case: Case, folder: &Path, releases: &[Copy]) -> Result<Figures> {
         let namespace = self.control_plane.namespace("fleet").await?;
         let stacks: Api<ClusterStack> = Api::namespaced(self.client.clone(), &namespace);
-        let manifests: Vec<_> = releases
-            .iter()
-            .map(|(release, _)| example::stack(release))
-            .collect::<Result<_>>()?;
+        let manifests: Vec<_> = releases.iter().map(example::stack).collect::<Result<_>>()?;
         let harness = Connections::open(self.control_plane.admin(), CONNECTIONS).await?;
         let operator = self.start_operator(folder).await?;
         let mut ready = ReadyWatch::start(&stacks).await?;

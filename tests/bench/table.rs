@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tests::audit::{Counts, Request};
 
 use crate::Figures;
@@ -21,6 +22,22 @@ pub fn print(all: &[Figures]) {
         }
     }
     println!("Cores: {}", cores());
+}
+
+/// The operator's requests in their order, with the milliseconds from the first one's arrival to arrival and answer.
+#[expect(clippy::print_stdout, reason = "the result of this program")]
+pub fn print_timeline(figures: &Figures) {
+    let mut requests: Vec<_> = figures.operator.requests.iter().collect();
+    requests.sort_by_key(|request| request.received);
+    let Some(first) = requests.first().map(|first| first.received) else {
+        return;
+    };
+    let since = |time: Timestamp| time.duration_since(first).as_millis_f64();
+    println!("Requests with {} in time:", figures.case.name());
+    for request in requests {
+        let (received, answered) = (since(request.received), since(request.answered));
+        println!("{received:9.1} {answered:9.1}  {request}");
+    }
 }
 
 /// A figure of a case; empty where there is none.

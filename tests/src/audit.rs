@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::control_plane::User;
@@ -49,6 +50,10 @@ pub struct Request {
     pub code: u16,
     /// Whether the server was asked only to try.
     pub dry_run: bool,
+    /// When it arrived.
+    pub received: Timestamp,
+    /// When it was answered (for a watch: begun to be).
+    pub answered: Timestamp,
 }
 
 impl Request {
@@ -268,6 +273,8 @@ struct Entry {
     user_agent: String,
     object_ref: Option<ObjectRef>,
     response_status: Option<ResponseStatus>,
+    request_received_timestamp: Timestamp,
+    stage_timestamp: Timestamp,
 }
 
 #[derive(Deserialize)]
@@ -313,6 +320,8 @@ impl From<Entry> for Request {
             user_agent: entry.user_agent,
             code: entry.response_status.map_or(0, |status| status.code),
             dry_run: query.contains("dryRun=All"),
+            received: entry.request_received_timestamp,
+            answered: entry.stage_timestamp,
         }
     }
 }
