@@ -59,7 +59,13 @@ pub const STACK_FINALIZER: &str = "clusterstack.clusterstack.x-k8s.io";
 /// Finalizer of a `ClusterStackRelease`, the same as the Go operator's.
 pub const RELEASE_FINALIZER: &str = "clusterstackrelease.clusterstack.x-k8s.io";
 
-/// Whether the object carries Cluster API's pause annotation or is being moved away with `clusterctl move`.
+/// Whether nothing may be written for the object: somebody paused it, or `clusterctl move` is taking it away.
+#[must_use]
+pub fn is_paused(object: &impl kube::ResourceExt) -> bool {
+    has_annotation(object, PAUSED_ANNOTATION) || has_annotation(object, DELETE_FOR_MOVE_ANNOTATION)
+}
+
+/// Whether the object carries an annotation, with whatever value.
 #[must_use]
 pub fn has_annotation(object: &impl kube::ResourceExt, annotation: &str) -> bool {
     object.annotations().contains_key(annotation)

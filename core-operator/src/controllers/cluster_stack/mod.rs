@@ -29,8 +29,8 @@ use self::{
 use super::{STALE, look_again, measured, own};
 use crate::{
     api::{
-        ClusterStack, ClusterStackRelease, DELETE_FOR_MOVE_ANNOTATION, PAUSED_ANNOTATION,
-        STACK_FINALIZER, has_annotation,
+        ClusterStack, ClusterStackRelease, DELETE_FOR_MOVE_ANNOTATION, STACK_FINALIZER,
+        has_annotation, is_paused,
     },
     context::Context,
     metrics::{Controller, Reconciled},
@@ -71,7 +71,7 @@ async fn run(
 ) -> Result<(Action, Reconciled), Error> {
     let uid = stack.uid().unwrap_or_default();
     let deleting = stack.metadata.deletion_timestamp.is_some();
-    let paused = has_annotation(&**stack, PAUSED_ANNOTATION);
+    let paused = is_paused(&**stack);
     if deleting && has_annotation(&**stack, DELETE_FOR_MOVE_ANNOTATION) {
         // It lives on in another management cluster.
         remove_finalizer(stack, context).await?;
@@ -133,7 +133,7 @@ fn observe(stack: &Arc<ClusterStack>, context: &Context, listed: &Listed) -> Obs
     let usage = context.cluster_api.usage();
     let mut observed = Observed {
         listing: listed.clone(),
-        paused: has_annotation(&**stack, PAUSED_ANNOTATION),
+        paused: is_paused(&**stack),
         deleting: stack.metadata.deletion_timestamp.is_some(),
         usage_known: usage.is_some(),
         ..Observed::default()

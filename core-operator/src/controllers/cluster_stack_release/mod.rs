@@ -33,7 +33,7 @@ use self::{
 };
 use super::{STALE, look_again, measured, own};
 use crate::{
-    api::{ClusterStackRelease, PAUSED_ANNOTATION, RELEASE_FINALIZER, has_annotation},
+    api::{ClusterStackRelease, RELEASE_FINALIZER, is_paused},
     context::Context,
     metrics::{Controller, Reconciled},
     release::ReleaseName,
@@ -105,11 +105,8 @@ async fn drive(
     progress: &mut Progress,
 ) -> Result<(), Error> {
     let owners = context.owners(release);
-    let paused = has_annotation(&**release, PAUSED_ANNOTATION)
-        || (!owners.is_empty()
-            && owners
-                .iter()
-                .all(|stack| has_annotation(&**stack, PAUSED_ANNOTATION)));
+    let paused = is_paused(&**release)
+        || (!owners.is_empty() && owners.iter().all(|stack| is_paused(&**stack)));
     progress.paused = paused;
     if paused {
         return Ok(());
