@@ -150,7 +150,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     metrics.leader(true);
     checks.watches.not_ready("being filled");
 
-    let clients = Clients::new(config, &metrics, fence.as_ref())?;
+    let clients = Clients::new(&config, &metrics, fence.as_ref())?;
     let operator = Operator {
         clients,
         namespace: (!namespace.is_empty()).then(|| namespace.clone()),
@@ -338,7 +338,7 @@ struct Clients {
 
 impl Clients {
     fn new(
-        config: Config,
+        config: &Config,
         metrics: &Arc<Metrics>,
         fence: Option<&Fence>,
     ) -> Result<Self, RunError> {
@@ -352,7 +352,7 @@ impl Clients {
         let mut watching = config.clone();
         watching.read_timeout = None;
         Ok(Self {
-            requests: client(&config).map_err(RunError::MakeClient)?,
+            requests: client(config).map_err(RunError::MakeClient)?,
             watches: client(&watching).map_err(RunError::MakeClient)?,
         })
     }

@@ -162,14 +162,22 @@ fn observe(stack: &Arc<ClusterStack>, context: &Context, listed: &Listed) -> Obs
     observed
 }
 
-/// The older stack that wants the same release from another source, if there is one.
+/// The older stack that decides about a release which both want otherwise, if there is one.
 fn governing(
     stack: &ClusterStack,
     release: &ClusterStackRelease,
     context: &Context,
 ) -> Option<String> {
     let oldest = context.owners(release).into_iter().next()?;
-    let differs = oldest.uid() != stack.uid() && oldest.spec.source != stack.spec.source;
+    let decides = |stack: &ClusterStack| {
+        let spec = &stack.spec;
+        (
+            spec.source.clone(),
+            spec.no_provider,
+            spec.provider_ref.clone(),
+        )
+    };
+    let differs = oldest.uid() != stack.uid() && decides(&oldest) != decides(stack);
     differs.then(|| oldest.name_any())
 }
 

@@ -22,7 +22,7 @@ pub(super) struct Observed {
     pub others: BTreeMap<String, Arc<ClusterStackRelease>>,
     /// Names of the stack's releases that a Cluster uses.
     pub used: BTreeSet<String>,
-    /// Releases that an older stack wants from another source, with that stack's name.
+    /// Releases that an older stack wants otherwise (source, provider), with that stack's name.
     pub contested: BTreeMap<String, String>,
     /// Whether all users are known.
     pub usage_known: bool,

@@ -149,7 +149,7 @@ fn synced(observed: &Observed, plan: &Plan, error: Option<&Error>) -> Verdict {
         return Verdict::no(
             reason::CONFLICT,
             format!(
-                "release \"{release}\" comes from the source of the older ClusterStack \"{older}\", which wants it, too"
+                "release \"{release}\" is as the older ClusterStack \"{older}\" wants it, which has another source, noProvider or providerRef"
             ),
         );
     }
