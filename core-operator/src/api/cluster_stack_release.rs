@@ -121,6 +121,10 @@ impl ClusterStackRelease {
     /// Whether the release has applied this object.
     #[must_use]
     pub fn has_resource(&self, object: &ObjectIdentity) -> bool {
-        self.inventory().iter().any(|entry| entry.is(object))
+        let own = self.metadata.namespace.as_deref().unwrap_or_default();
+        let namespaced = object.namespace.is_some();
+        self.inventory()
+            .iter()
+            .any(|entry| entry.is(object) || entry.placed(namespaced, own).is(object))
     }
 }

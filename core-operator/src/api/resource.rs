@@ -68,6 +68,17 @@ impl Resource {
             && self.namespace == object.namespace.as_deref().unwrap_or_default()
     }
 
+    /// The entry with its namespace. The Go operator left it out where the chart names none: such objects of namespaced
+    /// kinds lie in `namespace`.
+    #[must_use]
+    pub fn placed(&self, namespaced: bool, namespace: &str) -> Self {
+        let mut entry = self.clone();
+        if namespaced && entry.namespace.is_empty() {
+            namespace.clone_into(&mut entry.namespace);
+        }
+        entry
+    }
+
     /// The object that the entry stands for.
     #[must_use]
     pub fn identity(&self) -> ObjectIdentity {

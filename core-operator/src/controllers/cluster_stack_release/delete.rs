@@ -91,6 +91,7 @@ async fn delete(
     entries: &[&Resource],
     context: &Context,
 ) -> Result<Outcome, Error> {
+    let namespace = release.namespace().unwrap_or_default();
     let mut kinds: HashMap<ObjectIdentity, ServedKind> = HashMap::new();
     for entry in entries {
         let kind = context
@@ -99,6 +100,7 @@ async fn delete(
             .await;
         // A kind that is not served any more has no objects.
         if let Some(kind) = kind.map_err(Error::Observe)? {
+            let entry = entry.placed(kind.namespaced, &namespace);
             kinds.insert(entry.identity(), kind);
         }
     }
@@ -107,11 +109,7 @@ async fn delete(
         .watch(kinds.values())
         .await
         .map_err(Error::Watch)?;
-    let full_name = format!(
-        "{}/{}",
-        release.namespace().unwrap_or_default(),
-        release.name_any()
-    );
+    let full_name = format!("{namespace}/{}", release.name_any());
     let mut outcome = Outcome::Gone;
     for (object, kind) in &kinds {
         let live = context.live.find(object).await.map_err(Error::Observe)?;

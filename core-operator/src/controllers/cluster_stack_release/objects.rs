@@ -86,6 +86,8 @@ struct Wanted {
 struct Leftover {
     kind: ServedKind,
     identity: ObjectIdentity,
+    /// Its entry in the inventory.
+    entry: Resource,
 }
 
 /// Brings the objects of a release into the cluster and its inventory into `progress`.
@@ -99,7 +101,8 @@ pub(super) async fn bring(
 ) -> Result<(), Error> {
     let wanted = wanted(release, name, stored, context).await?;
     let inventory = release.inventory();
-    let leftovers = leftovers(&wanted, inventory, context).await?;
+    let namespace = release.namespace().unwrap_or_default();
+    let leftovers = leftovers(&wanted, inventory, &namespace, context).await?;
     context
         .live
         .watch(
@@ -276,6 +279,7 @@ async fn render(
 async fn leftovers(
     wanted: &[Wanted],
     inventory: &[Resource],
+    namespace: &str,
     context: &Context,
 ) -> Result<Vec<Leftover>, Error> {
     let identities: HashSet<_> = wanted
@@ -284,16 +288,24 @@ async fn leftovers(
         .collect();
     let mut leftovers = Vec::new();
     for entry in inventory {
-        let identity = entry.identity();
-        if identities.contains(&identity) {
+        if identities.contains(&entry.identity()) {
             continue;
         }
         let kind = context
             .kinds
             .find_preferred(&entry.group, &entry.kind)
             .await;
-        if let Some(kind) = kind.map_err(Error::Observe)? {
-            leftovers.push(Leftover { kind, identity });
+        let Some(kind) = kind.map_err(Error::Observe)? else {
+            continue;
+        };
+        let entry = entry.placed(kind.namespaced, namespace);
+        let identity = entry.identity();
+        if !identities.contains(&identity) {
+            leftovers.push(Leftover {
+                kind,
+                identity,
+                entry,
+            });
         }
     }
     Ok(leftovers)
@@ -538,7 +550,7 @@ impl States {
             .collect();
         let leftovers = leftovers
             .iter()
-            .filter_map(|object| known(&object.identity).cloned())
+            .map(|object| object.entry.clone())
             .map(|entry| Resource {
                 status: ResourceState::NotSynced,
                 error: "not wanted any more, is being removed".to_owned(),
