@@ -8,7 +8,7 @@
 //! status   conditions, always computed from all of it
 //! ```
 //!
-//! A release that is deleted takes what it made with it, and nothing else: see [`delete`].
+//! A release that is deleted takes what it made with it, and nothing else: see `delete`.
 
 pub mod assets;
 mod delete;
