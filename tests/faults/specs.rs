@@ -34,7 +34,7 @@ async fn version_that_the_source_does_not_have_is_named_and_taken_when_it_comes(
                 "docker-absent-1-30-v7",
                 "ClusterStackReleaseDownloaded",
                 "False",
-                "SourceRefused",
+                "ReleaseNotFound",
             )
             .await?;
         ensure!(

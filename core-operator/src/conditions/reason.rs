@@ -23,6 +23,8 @@ pub const DOWNLOADED: &str = "Downloaded";
 pub const SOURCE_UNAVAILABLE: &str = "SourceUnavailable";
 /// The source refuses, or is set up wrongly: look at `spec.source` and its Secret.
 pub const SOURCE_REFUSED: &str = "SourceRefused";
+/// The source has no such release: publish it, or take it out of `spec.versions`.
+pub const RELEASE_NOT_FOUND: &str = "ReleaseNotFound";
 /// The release's author must mend the release.
 pub const RELEASE_INVALID: &str = "ReleaseInvalid";
 /// A chart dependency cannot be had.

@@ -159,6 +159,12 @@ impl BringError {
     pub const fn recovery(&self) -> Recovery {
         self.recovery
     }
+
+    /// The source's own error.
+    #[must_use]
+    pub fn get_ref(&self) -> &(dyn Error + Send + Sync + 'static) {
+        &*self.error
+    }
 }
 
 impl fmt::Display for BringError {

@@ -16,6 +16,7 @@ use crate::{
     context::Context,
     controllers::own,
     release::ReleaseName,
+    report::chain,
 };
 
 /// Field manager of our own kind's status.
@@ -187,7 +188,7 @@ fn sources(
             proto::Recovery::Slow | proto::Recovery::Terminal => reason::SOURCE_REFUSED,
             _ => reason::SOURCE_UNAVAILABLE,
         };
-        let verdict = Verdict::no(reason, problem.to_string());
+        let verdict = Verdict::no(reason, chain(&**problem));
         return (Some(verdict.clone()), Some(verdict));
     }
     let Some(listing) = &listed.listing else {

@@ -52,6 +52,9 @@ impl AssetsError {
     /// What a user does about it.
     #[must_use]
     pub fn reason(&self) -> &'static str {
+        if let Some(SourceError::FindRelease { .. }) = self.of_source() {
+            return reason::RELEASE_NOT_FOUND;
+        }
         match (self, Failure::recovery(self)) {
             (Self::Store(StoreError::FetchDependencies { .. }), _) => {
                 reason::DEPENDENCY_UNAVAILABLE
@@ -65,6 +68,15 @@ impl AssetsError {
             },
             (Self::Store(_), Recovery::Terminal) => reason::RELEASE_INVALID,
             (Self::Store(_), _) => reason::OPERATOR_TROUBLE,
+        }
+    }
+
+    /// What the source said, if it was the source.
+    fn of_source(&self) -> Option<&SourceError> {
+        match self {
+            Self::Source(error) => Some(error),
+            Self::Store(StoreError::Bring { source, .. }) => source.get_ref().downcast_ref(),
+            Self::Place(_) | Self::Store(_) => None,
         }
     }
 
@@ -281,5 +293,27 @@ impl BringFiles for FilesOf<'_> {
                 Err(BringError::new(error.recovery(), error))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_release_is_told_wherever_it_is_noticed() {
+        let missing = || SourceError::FindRelease {
+            release: "docker-scs-1-30-v7".to_owned(),
+            place: "here".to_owned(),
+        };
+        let brought = StoreError::Bring {
+            release: "docker-scs-1-30-v7".to_owned(),
+            source: BringError::new(Recovery::Slow, missing()),
+        };
+        for error in [AssetsError::Source(missing()), AssetsError::Store(brought)] {
+            assert_eq!(error.reason(), reason::RELEASE_NOT_FOUND);
+        }
+        let unset = AssetsError::Source(SourceError::NeedSource);
+        assert_eq!(unset.reason(), reason::SOURCE_REFUSED);
     }
 }
