@@ -20,6 +20,15 @@ pub trait Failure: Send + Sync + 'static {
     fn recovery(&self) -> Recovery;
 }
 
+/// How often a job is repeated.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Time after a success.
+    pub interval: Duration,
+    /// Longest time after a failure, where looking again costs next to nothing; absent: as its class says.
+    pub longest: Option<Duration>,
+}
+
 /// The jobs of one sort, by the UID of the object that they are for.
 #[derive(Debug)]
 pub struct Jobs<T, E>(Arc<Inner<T, E>>);
@@ -81,13 +90,13 @@ impl<T, E> Default for Jobs<T, E> {
 
 impl<T: Send + Sync + 'static, E: Failure> Jobs<T, E> {
     /// Starts a job when one is due: for the first time, when `input` is another one than before (what runs for the old
-    /// one is dropped), `interval` after the last success, or when the class of the last failure allows it. `done` is
-    /// called after the job has ended. The job gets what the ones before it left.
+    /// one is dropped), or as `pace` and the class of the last failure allow. `done` is called after the job has ended.
+    /// The job gets what the ones before it left.
     pub fn look<F>(
         &self,
         uid: &str,
         input: u64,
-        interval: Duration,
+        pace: Pace,
         job: impl FnOnce(Last<T, E>) -> F,
         done: impl FnOnce() + Send + 'static,
     ) -> Look<T, E>
@@ -113,10 +122,18 @@ impl<T: Send + Sync + 'static, E: Failure> Jobs<T, E> {
             slot.again = None;
             self.0.retries.forget(uid);
         }
+        if slot.running.as_ref().is_some_and(AbortHandle::is_finished) {
+            // It panicked, so nobody has told its end.
+            slot.running = None;
+            slot.ended = Some(now);
+            slot.again = Some(now + self.0.retries.failed(uid, &Recovery::Unknown));
+        }
         let next = match (slot.ended, slot.again) {
             (None, _) => now,
-            (Some(_), Some(again)) => again,
-            (Some(ended), None) => ended + interval,
+            (Some(ended), Some(again)) => {
+                pace.longest.map_or(again, |time| again.min(ended + time))
+            }
+            (Some(ended), None) => ended + pace.interval,
         };
         if slot.running.is_none() && next <= now {
             let last = Last {
@@ -193,6 +210,12 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_mins(1);
 
+    /// As the class of a failure says.
+    const PACE: Pace = Pace {
+        interval: MINUTE,
+        longest: None,
+    };
+
     /// Starts a job with this result if one is due, and waits for its end.
     async fn run(
         jobs: &Jobs<u32, Broken>,
@@ -203,7 +226,7 @@ mod tests {
         let look = jobs.look(
             "a",
             input,
-            MINUTE,
+            PACE,
             |_| async { result },
             || {
                 let _ = sender.send(());
@@ -212,7 +235,7 @@ mod tests {
         if look.running {
             ended.await.unwrap();
         }
-        jobs.look("a", input, MINUTE, |_| async { unreachable!() }, || {})
+        jobs.look("a", input, PACE, |_| async { unreachable!() }, || {})
     }
 
     #[tokio::test(start_paused = true)]
@@ -239,9 +262,33 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn failure_waits_no_longer_than_the_pace_says() {
+        let jobs = Jobs::default();
+        run(&jobs, 1, Err(Broken(Recovery::Terminal))).await;
+        let pace = Pace {
+            longest: Some(2 * MINUTE),
+            ..PACE
+        };
+        let look = jobs.look("a", 1, pace, |_| async { unreachable!() }, || {});
+        assert_eq!(look.due, Some(2 * MINUTE));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn job_that_panicked_is_started_again() {
+        let jobs: Jobs<u32, Broken> = Jobs::default();
+        let look = jobs.look("a", 1, PACE, |_| async { panic!("a defect") }, || {});
+        assert!(look.running);
+        tokio::task::yield_now().await;
+        let look = jobs.look("a", 1, PACE, |_| async { unreachable!() }, || {});
+        assert!(!look.running && look.due.unwrap() < 2 * Duration::from_secs(1));
+        tokio::time::advance(MINUTE).await;
+        assert_eq!(run(&jobs, 1, Ok(3)).await.value.as_deref(), Some(&3));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn job_for_an_old_input_is_dropped() {
         let jobs: Jobs<u32, Broken> = Jobs::default();
-        let look = jobs.look("a", 1, MINUTE, |_| std::future::pending(), || {});
+        let look = jobs.look("a", 1, PACE, |_| std::future::pending(), || {});
         assert!(look.running);
         assert_eq!(run(&jobs, 2, Ok(2)).await.value.as_deref(), Some(&2));
     }

@@ -68,6 +68,16 @@ impl Places {
         }))
     }
 
+    /// Whether the stack's releases lie in a directory, whose content may change at any time and is read for next to
+    /// nothing.
+    #[must_use]
+    pub fn is_directory(&self, stack: &ClusterStack) -> bool {
+        match &stack.spec.source {
+            Some(source) => source.directory.is_some(),
+            None => matches!(self.0.default, DefaultSource::Directory { .. }),
+        }
+    }
+
     /// The stack's source, ready to be asked.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use crate::{
     api::ClusterStack,
     context::Context,
     controllers::places::PlaceError,
-    jobs::{Failure, Jobs},
+    jobs::{Failure, Jobs, Pace},
     source::Listing,
 };
 
@@ -44,7 +44,10 @@ pub(super) fn look(stack: &Arc<ClusterStack>, context: &Arc<Context>) -> Listed 
         context.listings.forget(&uid);
         return Listed::default();
     }
-    let interval = stack.poll_interval(context.poll_interval);
+    let pace = Pace {
+        interval: stack.poll_interval(context.poll_interval),
+        longest: None,
+    };
     let list = |_previous| {
         let (places, stack) = (context.places.clone(), Arc::clone(stack));
         async move { places.list(&stack).await }
@@ -52,7 +55,7 @@ pub(super) fn look(stack: &Arc<ClusterStack>, context: &Arc<Context>) -> Listed 
     let (waker, object) = (context.wakers.stacks.clone(), ObjectRef::from_obj(&**stack));
     let look = context
         .listings
-        .look(&uid, input(stack), interval, list, move || {
+        .look(&uid, input(stack), pace, list, move || {
             waker.wake(object);
         });
     Listed {

@@ -16,7 +16,7 @@ use crate::{
     conditions::reason,
     context::Context,
     controllers::places::{PlaceError, Places},
-    jobs::{Failure, Jobs, Last},
+    jobs::{Failure, Jobs, Last, Pace},
     metrics::{Metrics, Outcome},
     release::ReleaseName,
     source::{Source, SourceError},
@@ -148,6 +148,11 @@ pub(super) fn look(
 ) -> Files {
     let uid = release.uid().unwrap_or_default();
     let interval = stack.poll_interval(context.poll_interval);
+    let pace = Pace {
+        interval,
+        // Its author may mend the release at any time, or be still copying it.
+        longest: context.places.is_directory(stack).then_some(interval),
+    };
     let status = release.status.as_ref();
     let digest = status.and_then(|status| status.digest.clone());
     let recorded = recorded(release);
@@ -171,7 +176,7 @@ pub(super) fn look(
     );
     let look = context
         .assets
-        .look(&uid, input(stack), interval, bring, move || {
+        .look(&uid, input(stack), pace, bring, move || {
             waker.wake(object);
         });
     match (look.value, look.failure) {
