@@ -2,20 +2,21 @@
 
 use std::io::Write;
 use std::os::unix::fs::symlink;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use core_operator::api::{ClusterStack, ClusterStackRelease};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures::future::{join_all, try_join_all};
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, ListParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use tests::github::{GitHub, OWNER, REPOSITORY, Release};
 use tests::stacks::StackRelease;
 use tests::{eventually, scenario};
 
-use super::ground::{Ground, PATIENCE, example, metric, ready_of};
+use super::ground::{Ground, PATIENCE, conditions, example, is_ready, metric, ready_of};
 
 const INVALID: &str = "ReleaseInvalid";
 
@@ -478,7 +479,7 @@ async fn each_broken_release_says_what_is_wrong_and_no_other_is_disturbed() -> R
 
         // pitfall 9 and 1.2: a broken release is deleted like any other.
         let stacks: Api<ClusterStack> = ground.api();
-        let all = stacks.list(&Default::default()).await?;
+        let all = stacks.list(&ListParams::default()).await?;
         let names: Vec<_> = all.iter().map(ResourceExt::name_any).collect();
         try_join_all(names.iter().map(|name| ground.delete(name))).await?;
         ground.is_empty().await
@@ -596,7 +597,7 @@ async fn foreign_tags_of_a_repository_are_counted_and_change_nothing() -> Result
             )
             .await?;
         let stack = ground.ready("tags").await?;
-        for condition in super::ground::conditions(&stack) {
+        for condition in conditions(&stack) {
             let good = !["Paused", "DeletionBlocked"].contains(&&*condition.type_);
             ensure!((condition.status == "True") == good, "{condition:?}");
         }
@@ -606,7 +607,7 @@ async fn foreign_tags_of_a_repository_are_counted_and_change_nothing() -> Result
             "{status:?}"
         );
         let releases: Api<ClusterStackRelease> = ground.api();
-        let releases = releases.list(&Default::default()).await?;
+        let releases = releases.list(&ListParams::default()).await?;
         ensure!(releases.items.len() == 1, "{releases:?}");
         let counted = metric(
             &operator,
@@ -619,6 +620,38 @@ async fn foreign_tags_of_a_repository_are_counted_and_change_nothing() -> Result
             foreign.len()
         );
         Ok(())
+    })
+    .await
+}
+
+// A folder that is looked at while its author still copies files into it, or mends them, is looked at again.
+#[tokio::test]
+async fn release_that_was_copied_slowly_or_mended_in_place_becomes_ready() -> Result<()> {
+    /// The shortest time between two looks at a source, a tenth more or less, and time to do it.
+    const NEXT_LOOK: Duration = Duration::from_secs(100);
+
+    scenario("in-place", async |bed| {
+        let ground = Ground::shared(bed).await?;
+        let _operator = ground.operator().start().await?;
+        let whole = example("slow", "v1");
+        let file = whole.name().class_chart_file();
+        let half = whole.clone().without_file(&file);
+        ground.stack("slow", &half, "pollInterval: 1m").await?;
+        let mended = example("mended", "v1");
+        let broken = mended.clone().with_file("metadata.yaml", "broken");
+        ground.stack("mended", &broken, "pollInterval: 1m").await?;
+        ground.stack_complains("slow", &["lacks", &file]).await?;
+        ground.stack_complains("mended", &["metadata.yaml"]).await?;
+        whole.write_to(ground.releases.path())?;
+        mended.write_to(ground.releases.path())?;
+        let stacks: Api<ClusterStack> = ground.api();
+        eventually("both are Ready", NEXT_LOOK, async || {
+            for stack in stacks.list(&ListParams::default()).await? {
+                ensure!(is_ready(&stack), "{:?}", ready_of(conditions(&stack)));
+            }
+            Ok(())
+        })
+        .await
     })
     .await
 }
@@ -643,7 +676,7 @@ async fn broken_release_that_is_made_anew_becomes_ready() -> Result<()> {
         ensure!(ready_of(&conditions).is_some_and(|ready| ready.status == "True"));
         eventually("the event of the failure is there", PATIENCE, async || {
             let events: Api<k8s_openapi::api::events::v1::Event> = ground.api();
-            let events = events.list(&Default::default()).await?;
+            let events = events.list(&ListParams::default()).await?;
             let told = events.iter().filter(|event| {
                 event.reason.as_deref() == Some(INVALID)
                     && event.type_.as_deref() == Some("Warning")
