@@ -20,7 +20,7 @@ use tests::{Bed, ClassStatus, Operator, cluster_api, eventually};
 use tokio::sync::OnceCell;
 
 /// How long a fact may take. Nothing here needs more than some seconds; the machine may also compile.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What the tests stand on.
 pub struct Ground<'a> {
@@ -262,7 +262,10 @@ pub fn example(stack: &str, version: &str) -> StackRelease {
 
 /// A `ClusterStack` that works without provider, with further lines of its spec.
 pub fn manifest(name: &str, release: &StackRelease, spec: &str) -> String {
-    let indented: String = spec.lines().map(|line| format!("  {line}\n")).collect();
+    let mut indented = String::new();
+    for line in spec.lines() {
+        indented.extend(["  ", line, "\n"]);
+    }
     format!(
         "apiVersion: clusterstack.x-k8s.io/v1alpha1
 kind: ClusterStack

@@ -21,6 +21,9 @@ const OLD: [&str; 3] = ["old0", "old1", "old2"];
 /// Stacks that are being made ready when it goes.
 const NEW: [&str; 3] = ["new0", "new1", "new2"];
 
+/// Stacks that are being made ready when the operator is told to end.
+const LAST: [&str; 3] = ["last0", "last1", "last2"];
+
 /// All conditions of the old stacks and their releases.
 async fn verdicts(ground: &Ground<'_>) -> Result<BTreeMap<String, Vec<Condition>>> {
     let mut verdicts = BTreeMap::new();
@@ -42,6 +45,11 @@ async fn verdicts(ground: &Ground<'_>) -> Result<BTreeMap<String, Vec<Condition>
 async fn end(operator: &Arc<Operator>, patience: Duration) -> Result<ExitStatus> {
     let operator = Arc::clone(operator);
     tokio::task::spawn_blocking(move || operator.process().wait(patience)).await?
+}
+
+async fn stop(operator: &Arc<Operator>) -> Result<ExitStatus> {
+    let operator = Arc::clone(operator);
+    tokio::task::spawn_blocking(move || operator.stop()).await?
 }
 
 fn signal(pid: Option<u32>, signal: &str) -> Result<()> {
@@ -156,11 +164,27 @@ async fn outages_of_the_api_server_change_no_verdict_and_are_survived() -> Resul
             log.contains("failed to read lease") && log.contains("no answer within"),
             "{log}"
         );
-        let _leader = leading.operator().start().await?;
+        let leader = Arc::new(leading.operator().start().await?);
         recovered(&leading, &before[0], "later1").await?;
         recovered(&alone, &before[1], "later1").await?;
         ensure!(survivor.is_running());
-        for operator in [&survivor, &*leader] {
+
+        // Told to end in the middle of work, while nobody answers: as long as a pod has for it.
+        for ground in [&leading, &alone] {
+            for stack in LAST {
+                ground.stack(stack, &example(stack, "v1"), "").await?;
+            }
+        }
+        signal(control_plane.pid(), "STOP")?;
+        let survivor = Arc::new(survivor);
+        let ends = tokio::try_join!(stop(&leader), stop(&survivor));
+        signal(control_plane.pid(), "CONT")?;
+        let (led, alone) = ends?;
+        ensure!(
+            led.code() == Some(0) && alone.code() == Some(0),
+            "{led:?} {alone:?}"
+        );
+        for operator in [&survivor, &leader] {
             let log = operator.log()?;
             ensure!(!log.contains("panicked"), "{log}");
         }
