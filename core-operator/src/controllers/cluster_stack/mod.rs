@@ -24,7 +24,7 @@ pub use error::Error;
 
 use self::{
     listing::Listed,
-    plan::{Observed, Plan},
+    plan::{Observed, Plan, Step},
 };
 use super::{STALE, look_again, measured, own};
 use crate::{
@@ -116,7 +116,10 @@ async fn run(
     } else {
         Reconciled::Pending
     };
-    let next = [held, listed.due].into_iter().flatten().min();
+    // A release wakes its owners, and this stack is none any more.
+    let gave_up = plan.gives_up() && !paused;
+    let next = [held, listed.due, gave_up.then_some(crate::report::PASSING)];
+    let next = next.into_iter().flatten().min();
     Ok((look_again(next), done))
 }
 
@@ -182,6 +185,13 @@ fn governing(
 }
 
 impl Plan {
+    /// Whether a release is left to another stack.
+    fn gives_up(&self) -> bool {
+        self.steps
+            .iter()
+            .any(|step| matches!(step, Step::GiveUp(_)))
+    }
+
     /// Whether nothing is left to do.
     fn is_settled(&self) -> bool {
         self.steps.is_empty() && self.going.is_empty()
