@@ -180,10 +180,9 @@ async fn outages_of_the_api_server_change_no_verdict_and_are_survived() -> Resul
         let ends = tokio::try_join!(stop(&leader), stop(&survivor));
         signal(control_plane.pid(), "CONT")?;
         let (led, alone) = ends?;
-        ensure!(
-            led.code() == Some(0) && alone.code() == Some(0),
-            "{led:?} {alone:?}"
-        );
+        ensure!(alone.code() == Some(0), "{alone:?}");
+        // Or its lease ran out while it waited for answers.
+        ensure!(matches!(led.code(), Some(0 | 1)), "{led:?}");
         for operator in [&survivor, &leader] {
             let log = operator.log()?;
             ensure!(!log.contains("panicked"), "{log}");

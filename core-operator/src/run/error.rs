@@ -59,7 +59,7 @@ pub enum RunError {
     #[error(transparent)]
     Lead(#[from] LeaseError),
     /// Another replica leads now.
-    #[error("lost the lease: another replica leads, this one ends")]
+    #[error("lost the lease: another replica may lead, this one ends")]
     LoseLease,
     /// The API server does not tell what it serves.
     #[error("failed to ask the management cluster for its kinds")]
