@@ -17,7 +17,7 @@ use self::{
     inventory::Inventory,
     wanted::{Leftover, Wanted, leftovers},
 };
-use super::{Error, rival, status::Progress};
+use super::{Error, delete::LOOK_AGAIN, rival, status::Progress};
 use crate::{
     api::{ClusterStack, ClusterStackRelease},
     apply::{
@@ -124,6 +124,13 @@ async fn decisions(
         decisions.push(decide(&wish, live.as_ref(), last.as_ref(), |other| {
             rival::judge(release, &owners, other, identity, context)
         }));
+    }
+    if decisions
+        .iter()
+        .any(|decision| matches!(decision, Decision::Conflict { .. } | Decision::Wait))
+    {
+        // A stranger of a kind that is watched by our label only goes unseen.
+        progress.look_again_in(LOOK_AGAIN);
     }
     Ok(decisions)
 }
