@@ -294,6 +294,10 @@ async fn prune(
         let Some(live) = live else {
             return Some(object.identity.clone());
         };
+        if rival::heir(release, &object.identity, context).is_some() {
+            // It takes the object over when it next looks, now that we do not list it any more.
+            return Some(object.identity.clone());
+        }
         // Refused while in use; the next look tries again.
         let _ = context
             .writer
