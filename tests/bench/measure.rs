@@ -87,6 +87,20 @@ impl Look {
     }
 }
 
+/// How often a new operator has looked at stacks, and at releases, as its metrics say.
+pub async fn reconciles(metrics_url: &str) -> Result<(u64, u64)> {
+    let http = reqwest::Client::builder().no_proxy().build()?;
+    let answer = http.get(format!("{metrics_url}/metrics")).send().await?;
+    let text = answer.error_for_status()?.text().await?;
+    let of = |controller: &str| {
+        let label = format!("reconciles_total{{controller=\"{controller}\"");
+        let lines = text.lines().filter(|line| line.contains(&label));
+        let counts = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok());
+        counts.sum()
+    };
+    Ok((of("clusterstack"), of("clusterstackrelease")))
+}
+
 /// Notes when stacks become ready. A watch: looking again and again would cost the API server more.
 pub struct ReadyWatch {
     seen: mpsc::UnboundedReceiver<Instant>,

@@ -96,6 +96,8 @@ struct Case {
 struct Figures {
     case: Case,
     operator: Used,
+    /// Looks at stacks, and at releases.
+    reconciles: (u64, u64),
     /// From the first stack to the median one that is ready.
     median: Duration,
     rest: Option<Used>,
@@ -321,6 +323,7 @@ impl Plane {
         seen.sort();
         let since = |moment: Option<&Instant>| moment.map_or(Duration::ZERO, |end| *end - begin);
         let used = before.used(&after, since(seen.last()), requests.list().await?);
+        let reconciles = measure::reconciles(&operator.metrics_url()).await?;
         self.check(&namespace, releases.len()).await?;
 
         let rest = if case.rest.is_zero() {
@@ -337,6 +340,7 @@ impl Plane {
         let figures = Figures {
             case,
             operator: used,
+            reconciles,
             median: since(seen.get(seen.len() / 2)),
             rest,
             operator_peak: tests::usage::peak_memory(operator.pid()),

@@ -44,7 +44,7 @@ pub fn print_timeline(figures: &Figures) {
 type Cell = fn(&Figures) -> String;
 
 fn columns(all: &[Figures]) -> String {
-    let lines: [(&str, Cell); 20] = [
+    let lines: [(&str, Cell); 22] = [
         ("", |figures| figures.case.name()),
         ("first made to last Ready", |figures| {
             seconds(figures.operator.wall)
@@ -82,10 +82,18 @@ fn columns(all: &[Figures]) -> String {
             peaks.join(", ")
         }),
         ("requests a stack", |figures| {
-            a_stack(figures, &figures.operator)
+            a_stack(figures, requests(&figures.operator))
         }),
-        ("  limit", |figures| a_stack(figures, &figures.limit)),
+        ("  limit", |figures| {
+            a_stack(figures, requests(&figures.limit))
+        }),
         ("  by verb", |figures| verbs(&figures.operator)),
+        ("looks at a stack", |figures| {
+            a_stack(figures, figures.reconciles.0)
+        }),
+        ("  at its release", |figures| {
+            a_stack(figures, figures.reconciles.1)
+        }),
         ("at rest: CPU of one core", |figures| {
             rest(figures, |rest| {
                 share(rest.operator + rest.renderers, rest.wall)
@@ -148,15 +156,15 @@ fn mebibytes(bytes: u64) -> String {
     format!("{} MiB", bytes >> 20)
 }
 
-fn a_stack(figures: &Figures, used: &Used) -> String {
-    let requests = used
-        .requests
-        .iter()
-        .filter(|request| !is_lease(request))
-        .count();
+fn a_stack(figures: &Figures, count: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "some thousands")]
-    let each = requests as f64 / figures.case.stacks as f64;
+    let each = count as f64 / figures.case.stacks as f64;
     format!("{each:.1}")
+}
+
+fn requests(used: &Used) -> u64 {
+    let requests = used.requests.iter().filter(|request| !is_lease(request));
+    requests.count() as u64
 }
 
 fn verbs(used: &Used) -> String {
