@@ -10,12 +10,13 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
-/// Puts a finalizer on the object, unless it is there.
+/// Puts a finalizer on the object, unless it is there. Returns whether that was to be done: then the object is another one
+/// now, and the watch shows it soon.
 ///
 /// # Errors
 ///
 /// What the API server said; a conflict if somebody else wrote meanwhile.
-pub async fn add_finalizer<K>(object: &K, finalizer: &str, client: &Client) -> kube::Result<()>
+pub async fn add_finalizer<K>(object: &K, finalizer: &str, client: &Client) -> kube::Result<bool>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + DeserializeOwned
@@ -23,11 +24,12 @@ where
         + Debug,
 {
     if has_finalizer(object, finalizer) {
-        return Ok(());
+        return Ok(false);
     }
     let mut finalizers = object.finalizers().to_vec();
     finalizers.push(finalizer.to_owned());
-    set_finalizers(object, &finalizers, client).await
+    set_finalizers(object, &finalizers, client).await?;
+    Ok(true)
 }
 
 /// Takes a finalizer from the object, if it is there and the object still is.

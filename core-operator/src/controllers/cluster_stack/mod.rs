@@ -15,7 +15,7 @@ pub mod listing;
 mod plan;
 mod status;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use kube::{ResourceExt, runtime::controller::Action};
 use tracing::{Instrument, info_span};
@@ -35,6 +35,9 @@ use crate::{
     context::Context,
     metrics::{Controller, Reconciled},
 };
+
+/// How long the watch may take to show a stack after a write to it.
+const SHOWN: Duration = Duration::from_secs(1);
 
 /// One look at a stack.
 ///
@@ -78,9 +81,11 @@ async fn run(
         return Ok((Action::await_change(), Reconciled::Done));
     }
     if !deleting && !paused {
-        own::add_finalizer(&**stack, STACK_FINALIZER, &context.client)
-            .await
-            .map_err(Error::Finalizer)?;
+        let added = own::add_finalizer(&**stack, STACK_FINALIZER, &context.client).await;
+        if added.map_err(Error::Finalizer)? {
+            // What the old state asks for would be done again for the new one, before the watch shows that it is done.
+            return Ok((look_again(Some(SHOWN)), Reconciled::Pending));
+        }
     }
     let listed = if deleting || paused {
         Listed::default()
