@@ -87,8 +87,8 @@ async fn take_in(
             "type": "VariablesReady",
             "status": "True",
             "reason": "VariablesReady",
+            // Not the generation: conditions of v1beta1 know none, and without conversion the API server stumbles over it.
             "message": "",
-            "observedGeneration": generation,
             "lastTransitionTime": Timestamp::now(),
         }],
     }});
