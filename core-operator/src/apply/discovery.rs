@@ -83,6 +83,25 @@ impl Kinds {
         .await
     }
 
+    /// As [`find_preferred`](Self::find_preferred), but the API server is asked anew before it is said that a kind is not
+    /// served: who takes its objects for vanished leaves them behind for ever.
+    ///
+    /// # Errors
+    ///
+    /// If the API server had to be asked and did not answer.
+    pub async fn find_surely(
+        &self,
+        group: &str,
+        kind: &str,
+    ) -> Result<Option<ServedKind>, kube::Error> {
+        let found = self.find_preferred(group, kind).await?;
+        if found.is_some() {
+            return Ok(found);
+        }
+        self.forget();
+        self.find_preferred(group, kind).await
+    }
+
     /// Forgets everything, because definitions have changed: the next look-up asks.
     pub fn forget(&self) {
         self.known.store(None);

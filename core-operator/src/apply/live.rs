@@ -138,12 +138,33 @@ impl Live {
         Ok(())
     }
 
-    /// The object, if it is there; kinds that are not watched have none.
+    /// The object, if it is there as far as the watch knows; kinds that are not watched have none.
     ///
     /// # Errors
     ///
     /// If the object had to be asked for and the API server did not answer.
     pub async fn find(&self, identity: &ObjectIdentity) -> Result<Option<LiveObject>, kube::Error> {
+        self.look(identity, false).await
+    }
+
+    /// As [`find`](Self::find), but the API server is asked before the object counts as absent: a watch may be behind, or
+    /// cut for a while, and who forgets an object that is there leaves it behind for ever.
+    ///
+    /// # Errors
+    ///
+    /// If the API server did not answer.
+    pub async fn find_surely(
+        &self,
+        identity: &ObjectIdentity,
+    ) -> Result<Option<LiveObject>, kube::Error> {
+        self.look(identity, true).await
+    }
+
+    async fn look(
+        &self,
+        identity: &ObjectIdentity,
+        surely: bool,
+    ) -> Result<Option<LiveObject>, kube::Error> {
         let watch = {
             let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
             watches
@@ -157,7 +178,7 @@ impl Live {
         if let Some(object) = watch.objects.store().get(&key) {
             return Ok(Some(LiveObject::of(&*object)));
         }
-        if watch.whole {
+        if watch.whole && !surely {
             return Ok(None);
         }
         let api: Api<DynamicObject> =

@@ -94,10 +94,7 @@ async fn delete(
     let namespace = release.namespace().unwrap_or_default();
     let mut kinds: HashMap<ObjectIdentity, ServedKind> = HashMap::new();
     for entry in entries {
-        let kind = context
-            .kinds
-            .find_preferred(&entry.group, &entry.kind)
-            .await;
+        let kind = context.kinds.find_surely(&entry.group, &entry.kind).await;
         // A kind that is not served any more has no objects.
         if let Some(kind) = kind.map_err(Error::Observe)? {
             let entry = entry.placed(kind.namespaced, &namespace);
@@ -109,10 +106,32 @@ async fn delete(
         .watch(kinds.values())
         .await
         .map_err(Error::Watch)?;
+    // What the watches show goes first; that nothing is left is not believed before the API server says so.
+    for surely in [false, true] {
+        let left = delete_found(release, &kinds, surely, context).await?;
+        if !matches!(left, Outcome::Gone) {
+            return Ok(left);
+        }
+    }
+    Ok(Outcome::Gone)
+}
+
+async fn delete_found(
+    release: &Arc<ClusterStackRelease>,
+    kinds: &HashMap<ObjectIdentity, ServedKind>,
+    surely: bool,
+    context: &Context,
+) -> Result<Outcome, Error> {
+    let namespace = release.namespace().unwrap_or_default();
     let full_name = format!("{namespace}/{}", release.name_any());
     let mut outcome = Outcome::Gone;
-    for (object, kind) in &kinds {
-        let live = context.live.find(object).await.map_err(Error::Observe)?;
+    for (object, kind) in kinds {
+        let live = if surely {
+            context.live.find_surely(object).await
+        } else {
+            context.live.find(object).await
+        };
+        let live = live.map_err(Error::Observe)?;
         let Some(live) = live.filter(|live| is_ours(live, &full_name)) else {
             continue;
         };

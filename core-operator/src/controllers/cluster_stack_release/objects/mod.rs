@@ -287,7 +287,7 @@ async fn prune(
 ) -> HashSet<ObjectIdentity> {
     let full_name = full_name(release);
     let results = leftovers.iter().map(|object| async {
-        let Ok(live) = context.live.find(&object.identity).await else {
+        let Ok(live) = context.live.find_surely(&object.identity).await else {
             return None;
         };
         let live = live.filter(|live: &LiveObject| is_ours(live, &full_name));

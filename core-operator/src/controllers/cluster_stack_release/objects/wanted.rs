@@ -230,10 +230,7 @@ pub(super) async fn leftovers(
         if identities.contains(&entry.identity()) {
             continue;
         }
-        let kind = context
-            .kinds
-            .find_preferred(&entry.group, &entry.kind)
-            .await;
+        let kind = context.kinds.find_surely(&entry.group, &entry.kind).await;
         let Some(kind) = kind.map_err(Error::Observe)? else {
             continue;
         };
