@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use core_operator::api::{ClusterStack, ClusterStackRelease, Condition};
-use kube::ResourceExt;
-use kube::api::ListParams;
+use k8s_openapi::api::rbac::v1::ClusterRole;
+use kube::api::{ListParams, PostParams};
+use kube::{Api, ResourceExt};
 use tests::control_plane::Options;
 use tests::scenario::scenario_on;
 use tests::{ControlPlane, Operator, eventually};
@@ -187,6 +188,70 @@ async fn outages_of_the_api_server_change_no_verdict_and_are_survived() -> Resul
             let log = operator.log()?;
             ensure!(!log.contains("panicked"), "{log}");
         }
+        Ok(())
+    })
+    .await
+}
+
+/// Takes away the right to watch the kinds of a group, and waits until the operator's role is without it.
+async fn forbid_watch(ground: &Ground<'_>, group: &str) -> Result<()> {
+    let roles: Api<ClusterRole> = Api::all(ground.client.clone());
+    let watches = |role: &ClusterRole| {
+        role.rules.iter().flatten().any(|rule| {
+            rule.api_groups.iter().flatten().any(|it| it == group)
+                && rule.verbs.iter().any(|verb| verb == "watch")
+        })
+    };
+    let mut base = roles.get("core-operator-base").await?;
+    for rule in base.rules.iter_mut().flatten() {
+        if rule.api_groups.iter().flatten().any(|it| it == group) {
+            rule.verbs.retain(|verb| verb != "watch");
+        }
+    }
+    roles
+        .replace("core-operator-base", &PostParams::default(), &base)
+        .await?;
+    eventually("the role is without the right", PATIENCE, async || {
+        let role = roles.get("core-operator").await?;
+        ensure!(!watches(&role), "still there");
+        Ok(())
+    })
+    .await
+}
+
+// A watch that is cut shows nothing new, and what it does not show may be there.
+#[tokio::test]
+async fn objects_that_no_watch_shows_are_deleted_all_the_same() -> Result<()> {
+    let control_plane = ControlPlane::start(Options::default()).await?;
+    scenario_on(&control_plane, "unseen", async |bed| {
+        let ground = Ground::own(bed).await?;
+        let operator = ground
+            .operator()
+            .arg("--leader-elect=false")
+            .start()
+            .await?;
+        ground.stack("seen", &example("seen", "v1"), "").await?;
+        ground.ready("seen").await?;
+        forbid_watch(&ground, "infrastructure.cluster.x-k8s.io").await?;
+        // Watches that are open stay so.
+        control_plane.kill_api_server();
+        control_plane.start_api_server().await?;
+        eventually("watches are refused", PATIENCE, async || {
+            let log = operator.log()?;
+            let refused = "cannot watch resource \\\"dockermachinetemplates\\\"";
+            ensure!(log.contains(refused), "{log}");
+            Ok(())
+        })
+        .await?;
+        ground.stack("unseen", &example("unseen", "v1"), "").await?;
+        ground.ready("unseen").await?;
+        ground.delete("unseen").await?;
+        let left = ground.owned().await?;
+        let left: Vec<_> = left
+            .iter()
+            .filter(|object| object.name.contains("unseen"))
+            .collect();
+        ensure!(left.is_empty(), "{left:?}");
         Ok(())
     })
     .await
