@@ -51,7 +51,8 @@ pub fn of_release(release: &Path, folder: &Path, count: usize) -> Result<Vec<Cop
             let (old, new) = (name.helm_release_name(), copy.name.helm_release_name());
             let renamed = |text: &str| text.replace(&old, &new);
             let path = folder.join(copy.name.tag());
-            fs::create_dir(&path).with_context(|| format!("failed to create {path:?}"))?;
+            fs::create_dir(&path)
+                .with_context(|| format!("failed to create {}", path.display()))?;
             for (file, content) in files(release)? {
                 let is_text = [".yaml", ".json"].iter().any(|end| file.ends_with(end));
                 let content = if file.contains("cluster-class") {
@@ -70,7 +71,8 @@ pub fn of_release(release: &Path, folder: &Path, count: usize) -> Result<Vec<Cop
 }
 
 fn files(folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
-    let entries = fs::read_dir(folder).with_context(|| format!("failed to read {folder:?}"))?;
+    let entries =
+        fs::read_dir(folder).with_context(|| format!("failed to read {}", folder.display()))?;
     let mut files = Vec::new();
     for entry in entries {
         let path: PathBuf = entry?.path();
@@ -79,7 +81,7 @@ fn files(folder: &Path) -> Result<Vec<(String, Vec<u8>)>> {
             files.push((name.into_owned(), fs::read(&path)?));
         }
     }
-    ensure!(!files.is_empty(), "{folder:?} is empty");
+    ensure!(!files.is_empty(), "{} is empty", folder.display());
     Ok(files)
 }
 
@@ -98,7 +100,10 @@ fn renamed_archive(archive: &[u8], renamed: impl Fn(&str) -> String) -> Result<V
         let mut content = Vec::new();
         entry.read_to_end(&mut content)?;
         // Vendored charts name no stack.
-        if !path.ends_with(".tgz") {
+        if Path::new(&path)
+            .extension()
+            .is_none_or(|ending| ending != "tgz")
+        {
             content = renamed_text(content, &renamed)?;
         }
         let mut header = tar::Header::new_gnu();

@@ -65,21 +65,21 @@ impl Example {
 
     /// The status of another stack.
     pub fn stack_status(&self, stem: &str, namespace: &str) -> Result<ClusterStackStatus> {
-        self.of(&self.stack.status, stem, namespace)
+        self.of(self.stack.status.as_ref(), stem, namespace)
     }
 
     /// The status of another release.
     pub fn release_status(&self, stem: &str, namespace: &str) -> Result<ClusterStackReleaseStatus> {
-        self.of(&self.release.status, stem, namespace)
+        self.of(self.release.status.as_ref(), stem, namespace)
     }
 
     fn of<T: Serialize + DeserializeOwned>(
         &self,
-        status: &Option<T>,
+        status: Option<&T>,
         stem: &str,
         namespace: &str,
     ) -> Result<T> {
-        let text = serde_json::to_string(status)?;
+        let text = serde_json::to_string(&status)?;
         let text = text
             .replace(&self.stem, stem)
             .replace(&self.namespace, namespace);

@@ -60,7 +60,7 @@ impl Loop {
             memory_limit_bytes: 512 << 20,
         });
         let bare = Self {
-            harness: Connections::open(plane.control_plane.admin(), CONNECTIONS).await?,
+            harness: Connections::open(plane.server.admin(), CONNECTIONS).await?,
             operator: Connections::open(&plane.user, CONNECTIONS).await?,
             helm,
             kinds: Kinds::new(plane.client.clone()),

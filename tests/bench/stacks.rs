@@ -201,10 +201,10 @@ async fn measure(case: Case, release: Option<&Path>) -> Result<Figures> {
     let mut figures = plane.operator(case, folder.path(), &releases).await?;
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
-        let namespace = plane.control_plane.namespace("limit").await?;
+        let namespace = plane.server.namespace("limit").await?;
         let bare = Loop::prepare(&plane, &example, &namespace, folder.path(), &spare).await?;
         let machine = plane.machine(None);
-        let mut requests = plane.control_plane.requests(USER).await?;
+        let mut requests = plane.server.requests(USER).await?;
         requests.mark().await?;
         let before = machine.look();
         let wall = bare.run(&releases).await?;
@@ -223,7 +223,7 @@ struct Plane {
     /// The operator's user, from afar where the case says so.
     user: User,
     client: Client,
-    control_plane: ControlPlane,
+    server: ControlPlane,
 }
 
 impl Plane {
@@ -253,12 +253,12 @@ impl Plane {
             _delay: delay,
             user,
             client,
-            control_plane,
+            server: control_plane,
         })
     }
 
     async fn start_operator(&self, releases: &Path) -> Result<Operator> {
-        Operator::builder(&self.control_plane)
+        Operator::builder(&self.server)
             .user(self.user.clone())
             .arg("--source=local")
             .arg(format!("--release-dir={}", releases.display()))
@@ -269,7 +269,7 @@ impl Plane {
     /// Brings one stack up and away again. What the operator has written about it is the example for the limit.
     async fn example(&self, folder: &Path, spare: &Copy) -> Result<Example> {
         let operator = self.start_operator(folder).await?;
-        let namespace = self.control_plane.namespace("example").await?;
+        let namespace = self.server.namespace("example").await?;
         let stacks: Api<ClusterStack> = Api::namespaced(self.client.clone(), &namespace);
         let mut ready = ReadyWatch::start(&stacks).await?;
         let stack = example::stack(spare)?;
@@ -292,17 +292,17 @@ impl Plane {
     }
 
     async fn operator(&self, case: Case, folder: &Path, releases: &[Copy]) -> Result<Figures> {
-        let namespace = self.control_plane.namespace("fleet").await?;
+        let namespace = self.server.namespace("fleet").await?;
         let stacks: Api<ClusterStack> = Api::namespaced(self.client.clone(), &namespace);
         let manifests: Vec<_> = releases.iter().map(example::stack).collect::<Result<_>>()?;
-        let harness = Connections::open(self.control_plane.admin(), CONNECTIONS).await?;
+        let harness = Connections::open(self.server.admin(), CONNECTIONS).await?;
         let operator = self.start_operator(folder).await?;
         let mut ready = ReadyWatch::start(&stacks).await?;
         // The lease, the first lists: not what is measured.
         tokio::time::sleep(Duration::from_secs(1)).await;
 
         let machine = self.machine(Some(operator.pid()));
-        let mut requests = self.control_plane.requests(USER).await?;
+        let mut requests = self.server.requests(USER).await?;
         requests.mark().await?;
         let before = machine.look();
         let begin = Instant::now();
@@ -373,12 +373,10 @@ impl Plane {
     fn machine(&self, operator: Option<u32>) -> Machine {
         Machine {
             operator,
-            api_server: self.control_plane.pid().unwrap_or_default(),
+            api_server: self.server.pid().unwrap_or_default(),
             others: [
-                Some(self.control_plane.etcd().pid()),
-                self.control_plane
-                    .controllers()
-                    .map(|process| process.pid()),
+                Some(self.server.etcd().pid()),
+                self.server.controllers().map(tests::process::Process::pid),
                 self.cluster_api.as_ref().and_then(ClusterApi::pid),
             ]
             .into_iter()

@@ -1,6 +1,7 @@
 //! The figures, side by side.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -43,86 +44,88 @@ pub fn print_timeline(figures: &Figures) {
 /// A figure of a case; empty where there is none.
 type Cell = fn(&Figures) -> String;
 
+/// The lines of the table, with how each figure is taken.
+const LINES: [(&str, Cell); 22] = [
+    ("", |figures| figures.case.name()),
+    ("first made to last Ready", |figures| {
+        seconds(figures.operator.wall)
+    }),
+    ("  to the median one", |figures| seconds(figures.median)),
+    ("limit", |figures| seconds(figures.limit.wall)),
+    ("ratio", |figures| {
+        let (operator, limit) = (figures.operator.wall, figures.limit.wall);
+        format!("{:.2}", operator.as_secs_f64() / limit.as_secs_f64())
+    }),
+    ("CPU: operator", |figures| {
+        seconds(figures.operator.operator)
+    }),
+    ("  its renderers", |figures| {
+        seconds(figures.operator.renderers)
+    }),
+    ("  the limit's renderers", |figures| {
+        seconds(figures.limit.renderers)
+    }),
+    ("  API server", |figures| {
+        seconds(figures.operator.api_server)
+    }),
+    ("  API server, limit", |figures| {
+        seconds(figures.limit.api_server)
+    }),
+    ("peak memory: operator", |figures| {
+        mebibytes(figures.operator_peak)
+    }),
+    ("  its renderers", |figures| {
+        let peaks: Vec<_> = figures
+            .renderer_peaks
+            .iter()
+            .map(|peak| mebibytes(*peak))
+            .collect();
+        peaks.join(", ")
+    }),
+    ("requests a stack", |figures| {
+        a_stack(figures, requests(&figures.operator))
+    }),
+    ("  limit", |figures| {
+        a_stack(figures, requests(&figures.limit))
+    }),
+    ("  by verb", |figures| verbs(&figures.operator)),
+    ("looks at a stack", |figures| {
+        a_stack(figures, figures.reconciles.0)
+    }),
+    ("  at its release", |figures| {
+        a_stack(figures, figures.reconciles.1)
+    }),
+    ("at rest: CPU of one core", |figures| {
+        rest(figures, |rest| {
+            share(rest.operator + rest.renderers, rest.wall)
+        })
+    }),
+    ("  writes, but the lease", |figures| {
+        rest(figures, |rest| {
+            let writes = rest.requests.iter().filter(|request| request.is_write());
+            writes
+                .filter(|request| !is_lease(request))
+                .count()
+                .to_string()
+        })
+    }),
+    ("  requests", |figures| {
+        rest(figures, |rest| {
+            format!(
+                "{} in {:.0} s",
+                rest.requests.len(),
+                rest.wall.as_secs_f64()
+            )
+        })
+    }),
+    ("others' share of the machine", |figures| {
+        foreign(&figures.operator)
+    }),
+    ("  limit", |figures| foreign(&figures.limit)),
+];
+
 fn columns(all: &[Figures]) -> String {
-    let lines: [(&str, Cell); 22] = [
-        ("", |figures| figures.case.name()),
-        ("first made to last Ready", |figures| {
-            seconds(figures.operator.wall)
-        }),
-        ("  to the median one", |figures| seconds(figures.median)),
-        ("limit", |figures| seconds(figures.limit.wall)),
-        ("ratio", |figures| {
-            let (operator, limit) = (figures.operator.wall, figures.limit.wall);
-            format!("{:.2}", operator.as_secs_f64() / limit.as_secs_f64())
-        }),
-        ("CPU: operator", |figures| {
-            seconds(figures.operator.operator)
-        }),
-        ("  its renderers", |figures| {
-            seconds(figures.operator.renderers)
-        }),
-        ("  the limit's renderers", |figures| {
-            seconds(figures.limit.renderers)
-        }),
-        ("  API server", |figures| {
-            seconds(figures.operator.api_server)
-        }),
-        ("  API server, limit", |figures| {
-            seconds(figures.limit.api_server)
-        }),
-        ("peak memory: operator", |figures| {
-            mebibytes(figures.operator_peak)
-        }),
-        ("  its renderers", |figures| {
-            let peaks: Vec<_> = figures
-                .renderer_peaks
-                .iter()
-                .map(|peak| mebibytes(*peak))
-                .collect();
-            peaks.join(", ")
-        }),
-        ("requests a stack", |figures| {
-            a_stack(figures, requests(&figures.operator))
-        }),
-        ("  limit", |figures| {
-            a_stack(figures, requests(&figures.limit))
-        }),
-        ("  by verb", |figures| verbs(&figures.operator)),
-        ("looks at a stack", |figures| {
-            a_stack(figures, figures.reconciles.0)
-        }),
-        ("  at its release", |figures| {
-            a_stack(figures, figures.reconciles.1)
-        }),
-        ("at rest: CPU of one core", |figures| {
-            rest(figures, |rest| {
-                share(rest.operator + rest.renderers, rest.wall)
-            })
-        }),
-        ("  writes, but the lease", |figures| {
-            rest(figures, |rest| {
-                let writes = rest.requests.iter().filter(|request| request.is_write());
-                writes
-                    .filter(|request| !is_lease(request))
-                    .count()
-                    .to_string()
-            })
-        }),
-        ("  requests", |figures| {
-            rest(figures, |rest| {
-                format!(
-                    "{} in {:.0} s",
-                    rest.requests.len(),
-                    rest.wall.as_secs_f64()
-                )
-            })
-        }),
-        ("others' share of the machine", |figures| {
-            foreign(&figures.operator)
-        }),
-        ("  limit", |figures| foreign(&figures.limit)),
-    ];
-    let rows: Vec<Vec<String>> = lines
+    let rows: Vec<Vec<String>> = LINES
         .iter()
         .map(|(label, cell)| {
             let cells = all.iter().map(cell);
@@ -140,7 +143,7 @@ fn columns(all: &[Figures]) -> String {
     for row in &rows {
         let mut line = format!("{:<width$}", row[0], width = widths[0]);
         for (cell, width) in row.iter().zip(&widths).skip(1) {
-            line.push_str(&format!("   {cell:>width$}"));
+            let _ = write!(line, "   {cell:>width$}");
         }
         text.push_str(line.trim_end());
         text.push('\n');
