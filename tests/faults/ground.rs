@@ -175,15 +175,29 @@ impl<'a> Ground<'a> {
             let releases = releases.list(&ListParams::default()).await?;
             let names: Vec<_> = releases.iter().map(ResourceExt::name_any).collect();
             ensure!(names.is_empty(), "releases {names:?}");
-            let owned = self.owned().await?;
-            ensure!(owned.is_empty(), "objects {owned:?}");
             Ok(())
         })
-        .await
+        .await?;
+        self.is_without_objects().await
+    }
+
+    /// No object in the namespace carries our label.
+    pub async fn is_without_objects(&self) -> Result<()> {
+        let owned = self.owned().await?;
+        ensure!(owned.is_empty(), "objects of ours are there: {owned:?}");
+        Ok(())
     }
 
     /// All objects in the namespace that carry our label, of whatever kind.
     pub async fn owned(&self) -> Result<BTreeSet<Object>> {
+        // The storage of new kinds needs a second until it can be listed.
+        eventually("all kinds are listed", PATIENCE, async || {
+            self.list_owned().await
+        })
+        .await
+    }
+
+    async fn list_owned(&self) -> Result<BTreeSet<Object>> {
         let discovery = Discovery::new(self.client.clone()).run_aggregated().await?;
         let params = ListParams::default().labels(&format!("{OWNED_LABEL}={OWNED_VALUE}"));
         let mut objects = BTreeSet::new();
