@@ -3,7 +3,6 @@
 mod broken;
 
 use std::os::unix::fs::symlink;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use core_operator::api::{ClusterStack, ClusterStackRelease};
@@ -14,7 +13,7 @@ use tests::github::{GitHub, OWNER, REPOSITORY, Release};
 use tests::{eventually, scenario};
 
 use self::broken::{Case, INVALID, NODE_IMAGES, cases, tolerable};
-use super::ground::{Ground, PATIENCE, conditions, example, is_ready, metric, ready_of};
+use super::ground::{Ground, PATIENCE, conditions, example, metric, ready_of};
 
 #[tokio::test]
 async fn each_broken_release_says_what_is_wrong_and_no_other_is_disturbed() -> Result<()> {
@@ -220,38 +219,6 @@ async fn foreign_tags_of_a_repository_are_counted_and_change_nothing() -> Result
             foreign.len()
         );
         Ok(())
-    })
-    .await
-}
-
-// A folder that is looked at while its author still copies files into it, or mends them, is looked at again.
-#[tokio::test]
-async fn release_that_was_copied_slowly_or_mended_in_place_becomes_ready() -> Result<()> {
-    /// The shortest time between two looks at a source, a tenth more or less, and time to do it.
-    const NEXT_LOOK: Duration = Duration::from_secs(100);
-
-    scenario("in-place", async |bed| {
-        let ground = Ground::shared(bed).await?;
-        let _operator = ground.operator().start().await?;
-        let whole = example("slow", "v1");
-        let file = whole.name().class_chart_file();
-        let half = whole.clone().without_file(&file);
-        ground.stack("slow", &half, "pollInterval: 1m").await?;
-        let mended = example("mended", "v1");
-        let broken = mended.clone().with_file("metadata.yaml", "broken");
-        ground.stack("mended", &broken, "pollInterval: 1m").await?;
-        ground.stack_complains("slow", &["lacks", &file]).await?;
-        ground.stack_complains("mended", &["metadata.yaml"]).await?;
-        whole.write_to(ground.releases.path())?;
-        mended.write_to(ground.releases.path())?;
-        let stacks: Api<ClusterStack> = ground.api();
-        eventually("both are Ready", NEXT_LOOK, async || {
-            for stack in stacks.list(&ListParams::default()).await? {
-                ensure!(is_ready(&stack), "{:?}", ready_of(conditions(&stack)));
-            }
-            Ok(())
-        })
-        .await
     })
     .await
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use core_operator::api::{ClusterStack, ClusterStackRelease};
+use core_operator::lease;
 use futures::future::try_join_all;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{DeleteParams, ListParams};
@@ -140,10 +141,7 @@ async fn operator_that_is_killed_at_any_moment_converges_and_leaks_nothing() -> 
             eprintln!("kill {kill}: {moment:?} after the wishes");
             // As an administrator may who is in a hurry: the dead one cannot lead any more.
             let _ = leases
-                .delete(
-                    "core-operator.clusterstack.x-k8s.io",
-                    &DeleteParams::default(),
-                )
+                .delete(lease::LEASE_NAME, &DeleteParams::default())
                 .await;
         }
 

@@ -3,6 +3,7 @@
 mod garbage;
 mod ground;
 mod killed;
+mod late_inputs;
 mod late_kinds;
 mod leaders;
 mod outage;

@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use core_operator::lease;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::DeleteParams;
 use kube::{Api, ResourceExt};
@@ -223,7 +224,7 @@ async fn terminated_operator_ends_with_code_0_and_gives_the_lease_back() -> Resu
         let took = begin.elapsed();
         ensure!(took < Duration::from_secs(10), "it took {took:?}");
         let leases: Api<Lease> = ground.api();
-        let lease = leases.get("core-operator.clusterstack.x-k8s.io").await?;
+        let lease = leases.get(lease::LEASE_NAME).await?;
         let holder = lease.spec.clone().and_then(|spec| spec.holder_identity);
         ensure!(
             holder.as_deref().unwrap_or_default().is_empty(),

@@ -1,0 +1,139 @@
+//! What somebody must bring or put right: named as long as it is missing, and taken when it comes, without a hint.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use core_operator::api::ClusterStack;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::api::{ListParams, PostParams};
+use tests::github::{GitHub, OWNER, REPOSITORY, Release};
+use tests::{eventually, scenario};
+
+use super::ground::{Ground, conditions, example, is_ready, ready_of};
+
+/// A failure that somebody must act on is looked at again after a minute, a fifth more or less.
+const SLOW: Duration = Duration::from_secs(100);
+
+// Together: each waits for a minute.
+#[tokio::test]
+async fn what_comes_late_is_taken_without_a_hint() -> Result<()> {
+    tokio::try_join!(absent_version(), late_secret(), release_in_the_making())?;
+    Ok(())
+}
+
+/// A version that the source does not have yet.
+async fn absent_version() -> Result<()> {
+    scenario("absent", async |bed| {
+        let ground = Ground::shared(bed).await?;
+        let _operator = ground.operator().start().await?;
+        ground
+            .stack("absent", &example("absent", "v1"), "versions: [v1, v7]")
+            .await?;
+        // pitfall 1.2: why, and in the stack as well
+        let place = ground.releases.path().display().to_string();
+        let words = ["docker-absent-1-30-v7", "failed to find release", &place];
+        ground.stack_complains("absent", &words).await?;
+        let missing = ground
+            .release_says(
+                "docker-absent-1-30-v7",
+                "ClusterStackReleaseDownloaded",
+                "False",
+                "ReleaseNotFound",
+            )
+            .await?;
+        ensure!(
+            missing.message.contains("failed to find release"),
+            "{missing:?}"
+        );
+        // What is there is usable all the same.
+        ground
+            .release_says("docker-absent-1-30-v1", "Ready", "True", "Ready")
+            .await?;
+        let stacks: Api<ClusterStack> = ground.api();
+        let status = stacks.get("absent").await?.status.unwrap_or_default();
+        ensure!(
+            status.usable_versions.as_deref() == Some("v1"),
+            "{status:?}"
+        );
+
+        // By itself, in the slow rhythm.
+        example("absent", "v7").write_to(ground.releases.path())?;
+        eventually("the release that came late is taken", SLOW, async || {
+            let stack = stacks.get("absent").await?;
+            ensure!(is_ready(&stack), "{:?}", ready_of(conditions(&stack)));
+            Ok(())
+        })
+        .await
+    })
+    .await
+}
+
+/// A Secret that is made after the stack that names it.
+async fn late_secret() -> Result<()> {
+    scenario("secret", async |bed| {
+        let ground = Ground::shared(bed).await?;
+        let _operator = ground.operator().start().await?;
+        let release = example("secret", "v1");
+        let folder = tempfile::tempdir()?;
+        let host = GitHub::start([Release::from_folder(&release.write_to(folder.path())?)?]).await?;
+        host.state().token = Some("hidden-token".to_owned());
+        let source = format!(
+            "source: {{github: {{url: \"{}\", owner: {OWNER}, repository: {REPOSITORY}}}, secretRef: {{name: access}}}}",
+            host.url()
+        );
+        ground.apply_stack("secret", &release, &source).await?;
+        let words = ["Secret \"access\"", "create it"];
+        let complaint = ground.stack_complains("secret", &words).await?;
+        ensure!(complaint.status == "False", "{complaint:?}");
+        ensure!(host.requests().is_empty(), "asked without the token that was wanted");
+
+        let secrets: Api<Secret> = ground.api();
+        let mut secret = Secret::default();
+        secret.metadata.name = Some("access".to_owned());
+        let token = ByteString(b"hidden-token\n".to_vec());
+        secret.data = Some(BTreeMap::from([("token".to_owned(), token)]));
+        secrets.create(&PostParams::default(), &secret).await?;
+        let stacks: Api<ClusterStack> = ground.api();
+        eventually("the stack is Ready", SLOW, async || {
+            let stack = stacks.get("secret").await?;
+            ensure!(is_ready(&stack), "{:?}", ready_of(conditions(&stack)));
+            Ok(())
+        })
+        .await
+    })
+    .await
+}
+
+/// A folder that is looked at while its author still copies files into it, or mends them, is looked at again.
+async fn release_in_the_making() -> Result<()> {
+    /// The shortest time between two looks at a source, a tenth more or less, and time to do it.
+    const NEXT_LOOK: Duration = Duration::from_secs(100);
+
+    scenario("in-place", async |bed| {
+        let ground = Ground::shared(bed).await?;
+        let _operator = ground.operator().start().await?;
+        let whole = example("slow", "v1");
+        let file = whole.name().class_chart_file();
+        let half = whole.clone().without_file(&file);
+        ground.stack("slow", &half, "pollInterval: 1m").await?;
+        let mended = example("mended", "v1");
+        let broken = mended.clone().with_file("metadata.yaml", "broken");
+        ground.stack("mended", &broken, "pollInterval: 1m").await?;
+        ground.stack_complains("slow", &["lacks", &file]).await?;
+        ground.stack_complains("mended", &["metadata.yaml"]).await?;
+        whole.write_to(ground.releases.path())?;
+        mended.write_to(ground.releases.path())?;
+        let stacks: Api<ClusterStack> = ground.api();
+        eventually("both are Ready", NEXT_LOOK, async || {
+            for stack in stacks.list(&ListParams::default()).await? {
+                ensure!(is_ready(&stack), "{:?}", ready_of(conditions(&stack)));
+            }
+            Ok(())
+        })
+        .await
+    })
+    .await
+}
