@@ -1,6 +1,7 @@
 //! Plays Cluster API's part in a class's life: says of each ClusterClass that it was taken in, as soon as it is there.
 //!
-//! For tests on API servers that have Cluster API's kinds without its manager.
+//! For tests on API servers that have Cluster API's kinds without its manager. Nobody converts objects there, so a status is written in the version
+//! in which the class was applied: with fields of two versions in it, the API server would refuse to have the class applied again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +15,11 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use tokio_util::task::AbortOnDropHandle;
+
+const GROUP: &str = "cluster.x-k8s.io";
+
+/// The version that is watched.
+const NEWEST: &str = "v1beta2";
 
 /// Statuses that are written at the same time.
 const PARALLEL: usize = 8;
@@ -31,20 +37,20 @@ impl ClassStatus {
     /// Takes in all classes of a namespace, or of all; also those that are there already. Outlasts an API server that goes and comes back.
     #[must_use]
     pub fn write(client: &Client, namespace: Option<&str>) -> Self {
-        let kind = GroupVersionKind::gvk("cluster.x-k8s.io", "v1beta2", "ClusterClass");
-        let resource = ApiResource::from_gvk_with_plural(&kind, "clusterclasses");
-        let task = tokio::spawn(follow(
-            client.clone(),
-            namespace.map(ToOwned::to_owned),
-            resource,
-        ));
+        let task = tokio::spawn(follow(client.clone(), namespace.map(ToOwned::to_owned)));
         Self {
             _task: AbortOnDropHandle::new(task),
         }
     }
 }
 
-async fn follow(client: Client, namespace: Option<String>, resource: ApiResource) {
+fn resource(version: &str) -> ApiResource {
+    let kind = GroupVersionKind::gvk(GROUP, version, "ClusterClass");
+    ApiResource::from_gvk_with_plural(&kind, "clusterclasses")
+}
+
+async fn follow(client: Client, namespace: Option<String>) {
+    let resource = resource(NEWEST);
     let api: Api<PartialObjectMeta<DynamicObject>> = match &namespace {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
         None => Api::all_with(client.clone(), &resource),
@@ -62,10 +68,10 @@ async fn follow(client: Client, namespace: Option<String>, resource: ApiResource
             );
             let mut taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
             let is_new = taken.insert(uid, generation) != Some(generation);
-            let (client, resource) = (client.clone(), &resource);
+            let client = client.clone();
             async move {
                 if is_new {
-                    take_in(client, resource, &class, generation).await;
+                    take_in(client, &class, generation).await;
                 }
             }
         })
@@ -73,25 +79,27 @@ async fn follow(client: Client, namespace: Option<String>, resource: ApiResource
 }
 
 /// Tries until the class has the status, or is gone.
-async fn take_in(
-    client: Client,
-    resource: &ApiResource,
-    class: &PartialObjectMeta<DynamicObject>,
-    generation: i64,
-) {
+async fn take_in(client: Client, class: &PartialObjectMeta<DynamicObject>, generation: i64) {
     let namespace = class.namespace().unwrap_or_default();
-    let api: Api<DynamicObject> = Api::namespaced_with(client, &namespace, resource);
-    let status = json!({"status": {
-        "observedGeneration": generation,
-        "conditions": [{
+    let version = version(class);
+    let api: Api<DynamicObject> = Api::namespaced_with(client, &namespace, &resource(version));
+    let condition = if version == NEWEST {
+        json!({
             "type": "VariablesReady",
             "status": "True",
             "reason": "VariablesReady",
-            // Not the generation: conditions of v1beta1 know none, and without conversion the API server stumbles over it.
             "message": "",
+            "observedGeneration": generation,
             "lastTransitionTime": Timestamp::now(),
-        }],
-    }});
+        })
+    } else {
+        json!({
+            "type": "VariablesReconciled",
+            "status": "True",
+            "lastTransitionTime": Timestamp::now(),
+        })
+    };
+    let status = json!({"status": {"observedGeneration": generation, "conditions": [condition]}});
     loop {
         let written = api
             .patch_status(
@@ -106,4 +114,16 @@ async fn take_in(
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
     }
+}
+
+/// The version in which the class was applied.
+fn version(class: &PartialObjectMeta<DynamicObject>) -> &str {
+    let applied = class
+        .managed_fields()
+        .iter()
+        .filter(|entry| entry.subresource.is_none())
+        .find_map(|entry| entry.api_version.as_deref());
+    applied
+        .and_then(|version| version.strip_prefix(GROUP)?.strip_prefix('/'))
+        .unwrap_or(NEWEST)
 }
