@@ -5,5 +5,6 @@
 
 pub mod reason;
 pub mod recovery;
+pub mod wire;
 
 pub use recovery::Recovery;
