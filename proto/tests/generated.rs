@@ -4,6 +4,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use prost::Message;
+use protox::prost_reflect::DescriptorPool;
 
 /// Set to anything: what differs is written instead of reported.
 const REGENERATE: &str = "PROTO_REGENERATE";
@@ -53,6 +54,51 @@ fn generated_files_are_those_of_the_proto_files() -> Result<(), Box<dyn Error>> 
             "\"src/gen/{name}\" is not what the proto files say; run: {REGENERATE}=1 cargo test -p proto --test generated"
         );
     }
+    Ok(())
+}
+
+/// Words that a field with secrets would have in its name.
+const SECRET_WORDS: [&str; 5] = ["secret", "password", "token", "credential", "private_key"];
+
+/// Named like secrets, and none: a version, places in a list, names of keys.
+const NO_SECRETS: [&str; 4] = [
+    "secrets_version",
+    "page_token",
+    "next_page_token",
+    "secret_keys",
+];
+
+#[test]
+fn fields_with_secrets_are_marked() -> Result<(), Box<dyn Error>> {
+    let bytes = std::fs::read(root().join(format!("src/gen/{PACKAGE}.binpb")))?;
+    let pool = DescriptorPool::decode(bytes.as_slice())?;
+    let mut marked = 0;
+    let messages = pool
+        .all_messages()
+        .filter(|message| message.package_name() == PACKAGE);
+    for field in messages.flat_map(|message| message.fields().collect::<Vec<_>>()) {
+        let named = SECRET_WORDS.iter().any(|word| field.name().contains(word));
+        if !named || NO_SECRETS.contains(&field.name()) {
+            continue;
+        }
+        let mark = field
+            .options()
+            .get_field_by_name("debug_redact")
+            .and_then(|mark| mark.as_bool());
+        assert_eq!(
+            mark,
+            Some(true),
+            "\"{}\" lacks debug_redact",
+            field.full_name()
+        );
+        assert!(
+            HAND_WRITTEN_DEBUG.contains(&field.parent_message().name()),
+            "\"{}\" would be printed",
+            field.full_name()
+        );
+        marked += 1;
+    }
+    assert_eq!(marked, 2, "fields with secrets");
     Ok(())
 }
 
