@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use jiff::SignedDuration;
@@ -12,6 +13,7 @@ use kube::client::Body;
 use serde_json::json;
 
 use super::*;
+use crate::metrics::Metrics;
 
 /// What happens to the requests of one candidate.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -241,6 +243,22 @@ async fn leadership_that_is_dropped_ends_and_is_not_given_away() {
     sleep(seconds(1)).await;
     assert!(!fence.holds());
     assert_eq!(server.holder().as_deref(), Some("a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_slept_does_not_call_itself_one() {
+    let server = Arc::new(Server::default());
+    let (lease, _) = candidate(&server, "a");
+    let leadership = acquire(lease).await;
+    let metrics = Metrics::new();
+    metrics.leader_while(leadership.fence());
+    let says = |word: &str| metrics.encode().contains(&format!("_leader {word}\n"));
+    assert!(says("1"));
+    // Nothing else runs meanwhile.
+    let asleep = tokio::time::advance(RENEW_DEADLINE);
+    std::pin::pin!(asleep).as_mut().now_or_never();
+    assert!(says("0"));
+    assert!(!leadership.lost().is_cancelled());
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@
 mod labels;
 mod requests;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::text;
@@ -24,6 +25,8 @@ use labels::{
 };
 pub use requests::{ApiRequests, ApiRequestsLayer};
 
+use crate::lease::Fence;
+
 /// Start of each metric's name.
 const PREFIX: &str = "cluster_stack_operator";
 
@@ -36,7 +39,7 @@ fn seconds() -> Histogram {
     Histogram::new(SECONDS)
 }
 
-/// All metrics of one operator. Every value is an atomic; clones of the families share them.
+/// All metrics of one operator.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -51,6 +54,7 @@ pub struct Metrics {
     foreign_tags: Counter,
     api_requests: Family<RequestLabels, Counter>,
     leader: Gauge,
+    leadership: Mutex<Option<Fence>>,
     objects: Family<ObjectLabels, Gauge>,
 }
 
@@ -78,6 +82,7 @@ impl Metrics {
             foreign_tags: Counter::default(),
             api_requests: Family::default(),
             leader: Gauge::default(),
+            leadership: Mutex::default(),
             objects: Family::default(),
         };
         metrics.start_at_zero();
@@ -232,7 +237,20 @@ impl Metrics {
 
     /// Whether this replica leads.
     pub fn leader(&self, leads: bool) {
+        *self.leadership() = None;
         self.leader.set(leads.into());
+    }
+
+    /// This replica leads for as long as `fence` holds, which is asked at each scrape: a process that slept past its lease
+    /// must not call itself the leader when it wakes up.
+    pub fn leader_while(&self, fence: Fence) {
+        *self.leadership() = Some(fence);
+    }
+
+    fn leadership(&self) -> MutexGuard<'_, Option<Fence>> {
+        self.leadership
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many objects of the kind of `controller` there are, by readiness.
@@ -251,6 +269,9 @@ impl Metrics {
     /// The text that a scraper reads (`OpenMetrics` 1.0).
     #[must_use]
     pub fn encode(&self) -> String {
+        if let Some(fence) = &*self.leadership() {
+            self.leader.set(fence.holds().into());
+        }
         let mut text = String::new();
         // Writing to a string cannot fail; a metric that could not be encoded shows as a text cut short, without EOF.
         let _ = text::encode(&mut text, &self.registry);

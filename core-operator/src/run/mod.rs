@@ -147,7 +147,10 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         return Ok(()); // stopped while it waited
     };
     let fence = leadership.as_ref().map(Leadership::fence);
-    metrics.leader(true);
+    match &fence {
+        Some(fence) => metrics.leader_while(fence.clone()),
+        None => metrics.leader(true),
+    }
     checks.watches.not_ready("being filled");
 
     let clients = Clients::new(&config, &metrics, fence.as_ref())?;
