@@ -5,6 +5,7 @@
 mod audit;
 mod children;
 mod cluster_api;
+mod containers;
 mod control_plane;
 mod kinds;
 mod operator;

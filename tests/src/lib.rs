@@ -12,8 +12,11 @@
 //!   controllers ──────┘           real manager       under its own role
 //! ```
 //!
-//! [`github`] is a GitHub with faults on demand, for sources of releases. [`scenario`](scenario::scenario) gives a test its namespace and prints what there is when the test fails; [`eventually`] waits for facts. Nothing here needs a
+//! [`github`] is a GitHub with faults on demand, for sources of releases. [`scenario`](scenario::scenario) gives a test its namespace and prints what there is when the test fails; [`eventually`] waits for facts. None of these needs a
 //! container runtime, the network (once the tools are built) or root.
+//!
+//! For providers there are a real [`DockerEngine`], which needs root, and a real OCI [`Registry`]; their programs are the distribution's ([`packages`]), and
+//! [`image`] makes what they move.
 
 pub mod audit;
 pub mod certificates;
@@ -21,13 +24,18 @@ pub mod class_status;
 pub mod cluster_api;
 pub mod control_plane;
 pub mod delay;
+pub mod docker_engine;
 pub mod github;
+pub mod image;
+pub mod line;
 pub mod manifests;
 pub mod operator;
+pub mod packages;
 pub mod ports;
 pub mod process;
 pub mod provider_kinds;
 pub mod reference;
+pub mod registry;
 pub mod scenario;
 pub mod stacks;
 pub mod state;
@@ -38,7 +46,9 @@ pub mod wait;
 pub use class_status::ClassStatus;
 pub use cluster_api::ClusterApi;
 pub use control_plane::{ApiServer, ControlPlane};
+pub use docker_engine::DockerEngine;
 pub use operator::Operator;
+pub use registry::Registry;
 pub use scenario::{Bed, scenario};
 pub use wait::{consistently, eventually};
 

@@ -432,7 +432,7 @@ fn go_settings() -> impl Iterator<Item = (&'static str, &'static str)> {
 }
 
 /// Held while something is put into the cache; the other process then finds it there.
-fn lock() -> Result<File> {
+pub(crate) fn lock() -> Result<File> {
     let path = cache()?.join("lock");
     let file =
         File::create(&path).with_context(|| format!("failed to create {}", path.display()))?;
@@ -444,7 +444,7 @@ fn lock() -> Result<File> {
     Ok(file)
 }
 
-fn cache() -> Result<PathBuf> {
+pub(crate) fn cache() -> Result<PathBuf> {
     let set = |name| {
         std::env::var_os(name)
             .filter(|value| !value.is_empty())
@@ -473,6 +473,6 @@ pub fn repository() -> &'static Path {
 }
 
 /// Progress for somebody who waits. Written past `eprintln!`, whose output the test harness keeps until a test fails.
-fn say(message: &str) {
+pub(crate) fn say(message: &str) {
     let _ = writeln!(std::io::stderr(), "test bed: {message}");
 }
