@@ -65,7 +65,7 @@ impl std::fmt::Display for Wish {
     }
 }
 
-/// The name of an image that is not published (contract 2.7).
+/// The name of an image that is not published (contract, section 7).
 pub(crate) fn working_name(wish: &Wish) -> String {
     let hash: String = wish
         .key

@@ -25,7 +25,7 @@ pub(crate) trait Rpc: Message + 'static {
     type Response: Message + Default + std::fmt::Debug;
     const SERVICE: &'static str = "clusterstack.provider.v1alpha1.NodeImageService";
     const METHOD: &'static str;
-    /// The core's deadline (contract 2.1).
+    /// The core's deadline (contract, section 1).
     const DEADLINE: Duration;
 
     fn subject(&self) -> Subject {

@@ -159,7 +159,7 @@ impl Report {
                 }
                 Outcome::Failed(finding) => writeln!(
                     text,
-                    "FAIL     {}{should}  {steps}\n           the contract ({}) says: {expected}\n           sent:     {}\n           expected: {}\n           came:     {}",
+                    "FAIL     {}{should}  {steps}\n           docs/contract.md ({}) says: {expected}\n           sent:     {}\n           expected: {}\n           came:     {}",
                     check.id,
                     check.paragraph,
                     indent(&finding.sent),
@@ -327,7 +327,7 @@ impl Report {
 
 fn one_text(check: &CheckResult, finding: &Finding) -> String {
     format!(
-        "contract {}\nsent: {}\nexpected: {}\ncame: {}",
+        "docs/contract.md, {}\nsent: {}\nexpected: {}\ncame: {}",
         check.paragraph, finding.sent, finding.expected, finding.came
     )
 }
@@ -370,7 +370,7 @@ mod tests {
                     id,
                     level: Level::Basic,
                     duty: *duty,
-                    paragraph: "2.4",
+                    paragraph: "section 4",
                     outcome: outcome.clone(),
                     took: Duration::from_millis(1),
                 })
@@ -432,7 +432,7 @@ mod tests {
         for part in [
             "FAIL     ID-01",
             "sent:     a <request>",
-            "contract (2.4)",
+            "contract.md (section 4)",
             "no hook",
         ] {
             assert!(text.contains(part), "{part} in {text}");

@@ -287,7 +287,7 @@ pub(crate) fn word(length: usize) -> String {
         .collect()
 }
 
-/// `target_id` as the core derives it (contract 2.5).
+/// `target_id` as the core derives it (contract, section 5).
 pub(crate) fn target_id(provider: &str, identity: &str) -> String {
     use sha2::Digest as _;
     // A list of two strings has one canonical form, whatever serializer writes it.

@@ -8,7 +8,7 @@ use tonic_types::pb;
 /// `ErrorInfo.domain` of the contract.
 pub(crate) const DOMAIN: &str = "provider.clusterstack.x-k8s.io";
 
-/// The code that belongs to a reason, and whether it stands in observations only (contract 2.4).
+/// The code that belongs to a reason, and whether it stands in observations only (contract, section 4).
 pub(crate) const fn code_of(reason: Reason) -> (Code, bool) {
     match reason {
         Reason::InvalidField

@@ -14,7 +14,10 @@ use std::{
 use base64::Engine as _;
 use bytes::Bytes;
 use proto::wire;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, SanType,
+};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -185,7 +188,6 @@ impl Served {
     pub(crate) fn open(&self) -> watch::Receiver<usize> {
         self.open.subscribe()
     }
-
 
     /// Size of the main bytes.
     pub(crate) fn size(&self) -> u64 {
@@ -361,11 +363,21 @@ impl Store {
 /// An authority that nobody trusts, and a certificate of it.
 fn certificates(host: &str) -> Result<(TlsAcceptor, String), String> {
     let text = |error: rcgen::Error| error.to_string();
-    let mut params = CertificateParams::default();
+    let named = |name: &str| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params
+    };
+    let mut params = named("conformance suite authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::DigitalSignature,
+    ];
     let key = KeyPair::generate().map_err(text)?;
     let authority = CertifiedIssuer::self_signed(params, key).map_err(text)?;
-    let mut params = CertificateParams::default();
+    let mut params = named("conformance suite artifacts");
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.subject_alt_names = vec![match host.parse::<IpAddr>() {
         Ok(address) => SanType::IpAddress(address),
         Err(_) => SanType::DnsName(host.try_into().map_err(text)?),

@@ -520,7 +520,7 @@ fn observation_is_sound(call: &Call, image: &wire::ImageObservation) -> Verdict 
         None => Ok(()),
         Some(problem) => Err(failed(
             sent,
-            "an observation that contract 2.3 allows",
+            "an observation that contract, section 3 allows",
             format!("{problem}: {}", brief(image)),
         )),
     }
@@ -565,7 +565,7 @@ pub(crate) fn en_16(run: &Run) -> Verdict {
     Ok(())
 }
 
-/// Whether one observation may follow on another when `call` came between them (contract 2.3, transitively).
+/// Whether one observation may follow on another when `call` came between them (contract, section 3, transitively).
 fn may_become(was: &wire::ImageObservation, is: &wire::ImageObservation, call: &Call) -> bool {
     let (from, to) = (state(was), state(is));
     let wish = call.subject.wish;

@@ -27,7 +27,7 @@ fn statuses(run: &Run) -> Vec<(Call, Status)> {
             }
             _ => None,
         })
-        // The one status that may be bare (contract 2.4, master rule).
+        // The one status that may be bare (contract, section 4, master rule).
         .filter(|(_, status)| {
             status.code() != Code::Unimplemented || !Failure::from(status).infos().is_empty()
         })

@@ -228,7 +228,7 @@ fn auth(cx: &Case) -> Auth {
     }
 }
 
-/// Whether the provider may and does refuse what its backend cannot be given (contract 2.2).
+/// Whether the provider may and does refuse what its backend cannot be given (contract, section 2).
 async fn backend_takes_none(cx: &Case, wish: &Wish) -> Verdict<bool> {
     if !cx.run.advertises(wire::Capability::BackendFetch) {
         return Ok(false);

@@ -580,7 +580,7 @@ pub(crate) async fn va_08(cx: &Case) -> Verdict {
         caller.installation_id.clone_from(&longest);
     }
     let result = match accepted(cx, &request, "every limit at its maximum").await {
-        // A provider whose backend takes no authority may say so (contract 2.2).
+        // A provider whose backend takes no authority may say so (contract, section 2).
         Err(_) if cx.run.advertises(wire::Capability::BackendFetch) => {
             if let Some(wire::artifact::Source::Http(http)) = request
                 .spec
