@@ -1,9 +1,15 @@
 //! Building blocks for provider integrations of the Cluster Stack Operator.
 //!
-//! Today that is the downloader (feature `download`), which the core uses as well, and the suite that judges any provider,
-//! in any language (feature `conformance`).
+//! - `provider` (feature `provider`): the trait that an author implements.
+//! - `download` (feature `download`): the downloader, which the core uses as well.
+//! - `conformance` (feature `conformance`): the suite that judges any provider, in any language.
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
 #[cfg(feature = "download")]
 pub mod download;
+#[cfg(feature = "provider")]
+pub mod provider;
+
+#[cfg(feature = "provider")]
+pub use provider::Provider;

@@ -1,0 +1,181 @@
+//! The work for one image, as its author sees it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use proto::{ImageSpec, Target};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::{Found, Marker, Transferred};
+
+/// One attempt to bring an image to a place.
+#[derive(Debug)]
+pub struct Work {
+    target: watch::Receiver<Arc<Target>>,
+    marker: Marker,
+    spec: Arc<ImageSpec>,
+    attempt: u32,
+    found: Option<Found>,
+    transferred: Option<Transferred>,
+    progress: Progress,
+}
+
+impl Work {
+    /// A first attempt that finds nothing, has one set of credentials and is watched by nobody: for an author's own tests.
+    #[must_use]
+    pub fn new(target: Target, marker: Marker, spec: ImageSpec) -> Self {
+        // A receiver shows the last value also when nobody can send another.
+        let (_sender, target) = watch::channel(Arc::new(target));
+        Self {
+            target,
+            marker,
+            spec: Arc::new(spec),
+            attempt: 1,
+            found: None,
+            transferred: None,
+            progress: Progress::new(),
+        }
+    }
+
+    /// Where to, with the newest credentials: ask anew before each longer step.
+    #[must_use]
+    pub fn target(&self) -> Arc<Target> {
+        Arc::clone(&self.target.borrow())
+    }
+
+    /// What has to stand on the object.
+    #[must_use]
+    pub const fn marker(&self) -> &Marker {
+        &self.marker
+    }
+
+    /// What the image is to be.
+    #[must_use]
+    pub fn spec(&self) -> &ImageSpec {
+        &self.spec
+    }
+
+    /// The name under which the object is made.
+    #[must_use]
+    pub fn working_name(&self) -> String {
+        self.marker.working_name(&self.spec.display_name)
+    }
+
+    /// Number of the attempt, from 1.
+    #[must_use]
+    pub const fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// What was there when the attempt began.
+    #[must_use]
+    pub const fn found(&self) -> Option<&Found> {
+        self.found.as_ref()
+    }
+
+    /// What the transfer of this process saw; absent if another one brought the bytes.
+    #[must_use]
+    pub const fn transferred(&self) -> Option<&Transferred> {
+        self.transferred.as_ref()
+    }
+
+    /// Where to say how far it is.
+    #[must_use]
+    pub const fn progress(&self) -> &Progress {
+        &self.progress
+    }
+}
+
+/// Tells how far a transfer is; cheap, clones tell the same one.
+#[derive(Debug, Clone)]
+pub struct Progress(Arc<Mutex<Current>>);
+
+#[derive(Debug, Clone)]
+struct Current {
+    id: String,
+    backend_status: String,
+    bytes_done: u64,
+    bytes_total: Option<u64>,
+    /// The backend works by itself, on bytes that it has.
+    processing: bool,
+    /// Nobody can say whether bytes move.
+    unmeasured: bool,
+    advanced: Instant,
+    /// Whether any byte has moved.
+    moved: bool,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(Current {
+            id: String::new(),
+            backend_status: String::new(),
+            bytes_done: 0,
+            bytes_total: None,
+            processing: false,
+            unmeasured: false,
+            advanced: Instant::now(),
+            moved: false,
+        })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Current> {
+        // No code that panics runs under the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many bytes have moved.
+    #[must_use]
+    pub fn bytes_done(&self) -> u64 {
+        self.lock().bytes_done
+    }
+
+    /// The identifier in the backend, as soon as it is known.
+    pub fn set_id(&self, id: impl Into<String>) {
+        self.lock().id = id.into();
+    }
+
+    /// The status word of the backend, for people.
+    pub fn set_status(&self, status: impl Into<String>) {
+        self.lock().backend_status = status.into();
+    }
+
+    /// How many bytes there are in all.
+    pub fn set_total(&self, bytes: u64) {
+        self.lock().bytes_total = Some(bytes);
+    }
+
+    /// So many more bytes have moved.
+    pub fn add(&self, bytes: u64) {
+        let done = self.lock().bytes_done.saturating_add(bytes);
+        self.set_done(done);
+    }
+
+    /// So many bytes have moved since the transfer began; fewer than before is nothing new.
+    pub fn set_done(&self, bytes: u64) {
+        let mut current = self.lock();
+        if bytes > current.bytes_done {
+            current.bytes_done = bytes;
+            current.advanced = Instant::now();
+            current.moved = true;
+        }
+    }
+
+    /// The backend fetches by itself and tells no bytes: only the deadline ends it.
+    pub fn unmeasured(&self) {
+        self.lock().unmeasured = true;
+    }
+
+    /// All bytes are there; the backend imports or converts them. Bytes are counted anew from here, if it tells any;
+    /// without, only the deadline ends it.
+    pub fn processing(&self) {
+        let mut current = self.lock();
+        if !current.processing {
+            current.processing = true;
+            current.unmeasured = true;
+            current.bytes_done = 0;
+            current.bytes_total = None;
+            current.moved = false;
+        }
+    }
+}
