@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use core_operator::api::{ClusterStack, ClusterStackRelease, Condition};
 use core_operator::lease;
-use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::{Api, ResourceExt};
@@ -57,6 +57,12 @@ async fn forget_lease(ground: &Ground<'_>) -> Result<()> {
         .delete(lease::LEASE_NAME, &DeleteParams::default())
         .await?;
     Ok(())
+}
+
+async fn lease(ground: &Ground<'_>) -> Result<LeaseSpec> {
+    let leases: Api<Lease> = ground.api();
+    let lease = leases.get(lease::LEASE_NAME).await?;
+    lease.spec.context("the lease is empty")
 }
 
 async fn stop(operator: &Arc<Operator>) -> Result<ExitStatus> {
@@ -140,6 +146,16 @@ async fn outages_of_the_api_server_change_no_verdict_and_are_survived() -> Resul
             "it does not say why it ends: {log}"
         );
         control_plane.start_api_server().await?;
+        let held = eventually("the lease is read", PATIENCE, async || {
+            lease(&leading).await
+        })
+        .await?;
+        eventually("the leader goes on or has ended", PATIENCE, async || {
+            let renewed = lease(&leading).await?.renew_time != held.renew_time;
+            ensure!(renewed || !leader.is_running(), "{held:?}");
+            Ok(())
+        })
+        .await?;
         // Longer than a leader may go without renewing: then it has ended, and its pod starts it again.
         let leader = if leader.is_running() {
             leader
