@@ -1,6 +1,6 @@
 //! Providers that keep all rules.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use provider_sdk::conformance::{self, Level, Options, Sample, Verdict};
 
@@ -21,6 +21,10 @@ pub async fn judged(fault: Option<Fault>, filter: &[&str]) -> conformance::Repor
     let process = Process::start(fault).await;
     let mut options = options(&process);
     options.filter = filter.iter().map(ToString::to_string).collect();
+    if fault.is_some() {
+        // Some faults show only when nothing happens for so long.
+        options.patience = Duration::from_secs(30);
+    }
     conformance::run(options).await.unwrap()
 }
 

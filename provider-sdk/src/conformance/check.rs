@@ -44,6 +44,8 @@ pub enum NotRun {
     NotApplicable(String),
     /// Something that the run was not given; a MUST makes the verdict incomplete.
     Missing(String),
+    /// The filter of the run; a MUST makes the verdict incomplete.
+    LeftOut,
 }
 
 /// The end of a check before its end.

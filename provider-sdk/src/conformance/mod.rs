@@ -211,11 +211,11 @@ fn report(run: &Run, results: BTreeMap<&'static str, Ended>, took: Duration) -> 
         .map(|check| {
             let (result, took) = results.remove(check.id).unwrap_or_else(|| {
                 let reason = if filtered {
-                    "left out by the filter"
+                    Stop::NotRun(NotRun::LeftOut)
                 } else {
-                    "not implemented"
+                    missing("not implemented")
                 };
-                (Err(missing(reason)), Duration::ZERO)
+                (Err(reason), Duration::ZERO)
             });
             CheckResult {
                 id: check.id,

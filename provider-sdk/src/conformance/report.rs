@@ -103,9 +103,12 @@ impl Report {
         };
         if counted().any(|check| matches!(check.outcome, Outcome::Failed(_))) {
             Verdict::NotConformant
-        } else if counted()
-            .any(|check| matches!(check.outcome, Outcome::NotRun(NotRun::Missing(_))))
-        {
+        } else if counted().any(|check| {
+            matches!(
+                check.outcome,
+                Outcome::NotRun(NotRun::Missing(_) | NotRun::LeftOut)
+            )
+        }) {
             Verdict::Incomplete
         } else {
             Verdict::Conformant
@@ -150,6 +153,8 @@ impl Report {
                 ""
             };
             let _ = match &check.outcome {
+                // A run of one check need not tell of all others.
+                Outcome::NotRun(NotRun::LeftOut) => Ok(()),
                 Outcome::Passed => writeln!(text, "pass     {}  {steps}", check.id),
                 Outcome::NotRun(NotRun::NotApplicable(reason)) => {
                     writeln!(text, "-        {}  {steps}: {reason}", check.id)
@@ -182,7 +187,10 @@ impl Report {
             "\n{} passed, {} failed, {} not run, {} not applicable in {:.1} s: {}",
             count(|outcome| matches!(outcome, Outcome::Passed)),
             count(|outcome| matches!(outcome, Outcome::Failed(_))),
-            count(|outcome| matches!(outcome, Outcome::NotRun(NotRun::Missing(_)))),
+            count(|outcome| matches!(
+                outcome,
+                Outcome::NotRun(NotRun::Missing(_) | NotRun::LeftOut)
+            )),
             count(|outcome| matches!(outcome, Outcome::NotRun(NotRun::NotApplicable(_)))),
             self.took.as_secs_f64(),
             self.verdict().as_str()
@@ -231,6 +239,9 @@ impl Report {
                     }
                     Outcome::NotRun(NotRun::Missing(reason)) => {
                         ("not-run", true, Some(reason.clone()))
+                    }
+                    Outcome::NotRun(NotRun::LeftOut) => {
+                        ("not-run", true, Some(LEFT_OUT.to_owned()))
                     }
                 };
                 JsonCheck {
@@ -311,7 +322,11 @@ impl Report {
                         escape(&one_text(check, finding))
                     );
                 }
-                Outcome::NotRun(NotRun::NotApplicable(reason) | NotRun::Missing(reason)) => {
+                Outcome::NotRun(reason) => {
+                    let reason = match reason {
+                        NotRun::NotApplicable(reason) | NotRun::Missing(reason) => reason,
+                        NotRun::LeftOut => LEFT_OUT,
+                    };
                     let _ = writeln!(
                         xml,
                         ">\n      <skipped message=\"{}\"/>\n    </testcase>",
@@ -324,6 +339,9 @@ impl Report {
         xml
     }
 }
+
+/// Why a check was not run that nobody asked for.
+const LEFT_OUT: &str = "left out by the filter";
 
 fn one_text(check: &CheckResult, finding: &Finding) -> String {
     format!(
