@@ -1,6 +1,7 @@
 //! The work for one image, as its author sees it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use proto::{ImageSpec, Target};
 use tokio::sync::watch;
@@ -11,13 +12,13 @@ use super::{Found, Marker, Transferred};
 /// One attempt to bring an image to a place.
 #[derive(Debug)]
 pub struct Work {
-    target: watch::Receiver<Arc<Target>>,
-    marker: Marker,
-    spec: Arc<ImageSpec>,
-    attempt: u32,
-    found: Option<Found>,
-    transferred: Option<Transferred>,
-    progress: Progress,
+    pub(crate) target: watch::Receiver<Arc<Target>>,
+    pub(crate) marker: Marker,
+    pub(crate) spec: Arc<ImageSpec>,
+    pub(crate) attempt: u32,
+    pub(crate) found: Option<Found>,
+    pub(crate) transferred: Option<Transferred>,
+    pub(crate) progress: Progress,
 }
 
 impl Work {
@@ -91,22 +92,22 @@ impl Work {
 pub struct Progress(Arc<Mutex<Current>>);
 
 #[derive(Debug, Clone)]
-struct Current {
-    id: String,
-    backend_status: String,
-    bytes_done: u64,
-    bytes_total: Option<u64>,
+pub(crate) struct Current {
+    pub(crate) id: String,
+    pub(crate) backend_status: String,
+    pub(crate) bytes_done: u64,
+    pub(crate) bytes_total: Option<u64>,
     /// The backend works by itself, on bytes that it has.
-    processing: bool,
+    pub(crate) processing: bool,
     /// Nobody can say whether bytes move.
-    unmeasured: bool,
-    advanced: Instant,
+    pub(crate) unmeasured: bool,
+    pub(crate) advanced: Instant,
     /// Whether any byte has moved.
-    moved: bool,
+    pub(crate) moved: bool,
 }
 
 impl Progress {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Arc::new(Mutex::new(Current {
             id: String::new(),
             backend_status: String::new(),
@@ -122,6 +123,16 @@ impl Progress {
     fn lock(&self) -> MutexGuard<'_, Current> {
         // No code that panics runs under the lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn current(&self) -> Current {
+        self.lock().clone()
+    }
+
+    /// Time since something moved, if that can be told at all.
+    pub(crate) fn silence(&self) -> Option<Duration> {
+        let current = self.lock();
+        (!current.unmeasured).then(|| current.advanced.elapsed())
     }
 
     /// How many bytes have moved.
