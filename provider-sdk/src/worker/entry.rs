@@ -126,8 +126,8 @@ impl Memory {
                     before.phase == Phase::Complete
                         && now.phase == Phase::Complete
                         && (before.id != now.id
-                            || before.digest != now.digest
-                            || before.size_bytes != now.size_bytes)
+                            || differ(before.digest.as_ref(), now.digest.as_ref())
+                            || differ(before.size_bytes.as_ref(), now.size_bytes.as_ref()))
                 });
                 if changed {
                     self.verification = None;
@@ -236,6 +236,11 @@ impl Memory {
         }
         seen
     }
+}
+
+/// What a backend does not tell this time has not changed.
+fn differ<T: PartialEq>(before: Option<&T>, now: Option<&T>) -> bool {
+    before.is_some() && now.is_some() && before != now
 }
 
 fn progress_of(bringing: &Bringing, state: State, seen: &mut Observation, clock: Clock) {

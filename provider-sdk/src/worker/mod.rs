@@ -392,3 +392,6 @@ fn in_progress(what: &str) -> ProviderError {
 fn not_ready() -> ProviderError {
     ProviderError::new(Reason::ProviderNotReady, "the provider is stopping")
 }
+
+#[cfg(test)]
+mod tests;

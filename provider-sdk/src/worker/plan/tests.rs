@@ -13,6 +13,10 @@ fn digest(digit: &str) -> SpecDigest {
 }
 
 /// A situation, told like a sentence.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the facts of a situation, which do not depend on each other"
+)]
 struct Case {
     found: Option<Found>,
     policy: WorkPolicy,
@@ -132,7 +136,7 @@ fn every_situation_has_its_step() {
     use Phase::{Broken, Complete, Deleting, Partial, Reserved, Running};
     use VerificationLevel::{Content, Metadata, Presence};
     const BEFORE: &str = "2026-11-25T11:00:00Z";
-    for (case, step) in [
+    for (case, step) in vec![
         (nothing(), Step::Transfer),
         (nothing().adoptable(), Step::Adopt),
         (nothing().late(), Step::Late),
