@@ -2,5 +2,6 @@
 //! is caught by the check that is there for it, and a provider in another language passes as well.
 
 mod broken;
+mod python;
 mod sham;
 mod whole;

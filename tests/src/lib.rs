@@ -34,6 +34,7 @@ pub mod packages;
 pub mod ports;
 pub mod process;
 pub mod provider_kinds;
+pub mod python;
 pub mod reference;
 pub mod registry;
 pub mod scenario;
