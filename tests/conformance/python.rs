@@ -54,15 +54,11 @@ async fn provider_in_python_is_conformant_at_level_basic() {
         .env("PYTHONDONTWRITEBYTECODE", "1");
     let process = Process::start(&program).unwrap();
     let address = format!("127.0.0.1:{}", port.number());
-    tests::wait::eventually(
-        "the provider listens",
-        Duration::from_secs(120),
-        async || {
-            process.ensure_running()?;
-            tokio::net::TcpStream::connect(&address).await?;
-            Ok(())
-        },
-    )
+    tests::wait::eventually("the provider listens", Duration::from_mins(2), async || {
+        process.ensure_running()?;
+        tokio::net::TcpStream::connect(&address).await?;
+        Ok(())
+    })
     .await
     .unwrap();
     let sample = Sample::parse(

@@ -166,7 +166,7 @@ fn options(args: &Args) -> Result<Options, String> {
     options.filter.clone_from(&args.only);
     let usual = ArtifactServer::default();
     let listen = args.artifact_listen.unwrap_or(usual.listen);
-    let second_listen = args.artifact_second_listen.unwrap_or({
+    let second_listen = args.artifact_second_listen.unwrap_or_else(|| {
         // Elsewhere than on the usual address there is no second one to guess.
         if args.artifact_listen.is_some() {
             listen

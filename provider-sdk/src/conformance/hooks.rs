@@ -119,7 +119,7 @@ pub struct Commands {
 }
 
 /// A hook that takes longer than this hangs.
-const LONGEST: Duration = Duration::from_secs(120);
+const LONGEST: Duration = Duration::from_mins(2);
 
 impl Commands {
     /// No commands.

@@ -16,6 +16,7 @@ mod case;
 mod check;
 mod checks;
 mod client;
+mod hands;
 mod hooks;
 mod options;
 mod recorder;
@@ -25,6 +26,7 @@ mod sample;
 mod schema;
 mod status;
 mod table;
+mod waiting;
 
 use std::{
     collections::BTreeMap,
@@ -48,7 +50,7 @@ use run::Run;
 use table::CHECKS;
 
 /// A check that takes longer than this is stuck; the longest by nature wait a minute.
-const LONGEST_CHECK: Duration = Duration::from_secs(600);
+const LONGEST_CHECK: Duration = Duration::from_mins(10);
 
 /// Judges a provider.
 ///

@@ -92,7 +92,6 @@ fn misfit_at(
         return None;
     }
     let fields = match schema {
-        Value::Bool(true) => return None,
         Value::Bool(false) => return Some(format!("{path} is not allowed")),
         Value::Object(fields) => fields,
         _ => return None,
@@ -156,9 +155,28 @@ fn misfit_at(
             return Some(format!("{path} fits no part of {name}"));
         }
     }
+    misfit_inside(root, fields, value, path, depth)
+}
+
+/// What is wrong with the members, items, letters or digits.
+fn misfit_inside(
+    root: &Value,
+    fields: &serde_json::Map<String, Value>,
+    value: &Value,
+    path: &str,
+    depth: usize,
+) -> Option<String> {
+    let check =
+        |schema: &Value, value: &Value, path: &str| misfit_at(root, schema, value, path, depth + 1);
     match value {
         Value::Object(members) => {
-            for name in parts("required").iter().filter_map(Value::as_str) {
+            for name in fields
+                .get("required")
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+            {
                 if !members.contains_key(name) {
                     return Some(format!("{path}.{name} is missing"));
                 }

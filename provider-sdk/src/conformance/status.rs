@@ -1,5 +1,7 @@
 //! Reads what the contract puts into statuses and observations, and words it for people.
 
+use std::fmt::Write as _;
+
 use prost::Message as _;
 use proto::wire::{self, ErrorReason as Reason, image_observation::State};
 use tonic::{Code, Status};
@@ -179,28 +181,30 @@ pub(crate) fn brief(observation: &wire::ImageObservation) -> String {
         Err(_) => format!("state {}", observation.state),
     };
     if observation.attempt != 0 {
-        text.push_str(&format!(", attempt {}", observation.attempt));
+        let _ = write!(text, ", attempt {}", observation.attempt);
     }
     if !observation.provider_image_id.is_empty() {
-        text.push_str(&format!(", id \"{}\"", observation.provider_image_id));
+        let _ = write!(text, ", id \"{}\"", observation.provider_image_id);
     }
     if observation.published {
         text.push_str(", published");
     }
     if let Some(verification) = &observation.verification {
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             ", verified at level {} (digest \"{}\", {} bytes)",
             verification.level, verification.observed_digest, verification.observed_size_bytes
-        ));
+        );
     }
     if let Some(progress) = &observation.progress {
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             ", {} of {} bytes",
             progress.bytes_done, progress.bytes_total
-        ));
+        );
     }
     if let Some(error) = &observation.error {
-        text.push_str(&format!(", error {}", Failure::from(error)));
+        let _ = write!(text, ", error {}", Failure::from(error));
     }
     text
 }

@@ -5,8 +5,9 @@ use super::{
     check::{Check, Duty, Load, Running, Steps},
     checks::{
         adoption as ad, delete as de, ensure as en, errors as er, get as ge, health as hl,
-        identity as id, integrity as inn, list as li, publish as pu, resolve as ri, secrets as se,
-        transport as ta, validate_target as vt, validation as va,
+        identity as id, integrity as inn, limits as lm, list as li, publish as pu, required as rq,
+        resolve as ri, secrets as se, states as st, transport as ta, validate_target as vt,
+        validation as va,
     },
     hooks::Hook,
     options::Level,
@@ -93,7 +94,7 @@ pub(crate) static CHECKS: [Check; 126] = [
     look!("ER-05", Core, "section 4", er::er_05),
     look!("ER-06", Core, "section 4", er::er_06),
     look!("ER-07", Core, "section 4", er::er_07),
-    case!("VA-01", Basic, Must, [], Light, "section 2", va::va_01),
+    case!("VA-01", Basic, Must, [], Light, "section 2", rq::va_01),
     case!("VA-02", Basic, Must, [], Light, "section 2, ImageKey", va::va_02),
     case!("VA-03", Basic, Must, [], Light, "section 2, Artifact", va::va_03),
     case!("VA-04", Core, Must, [], Light, "section 2, HttpSource", va::va_04),
@@ -129,14 +130,14 @@ pub(crate) static CHECKS: [Check; 126] = [
     case!("EN-11", Core, Must, [], Transfers(1), "section 6", en::en_11),
     case!("EN-12", Extended, Must, [Restart], Alone, "sections 3 rule 1 and 6", en::en_12),
     case!("EN-13", Extended, Must, [Restart], Alone, "sections 3 rules 1 and 8 and 6", en::en_13),
-    look!("EN-16", Core, "section 3", en::en_16),
-    look!("EN-17", Core, "Progress", en::en_17),
-    case!("EN-18", Core, Must, [], Transfers(1), "section 3 rule 9", en::en_18),
-    case!("EN-19", Core, Must, [], Transfers(1), "sections 2 and 3 rule 5", en::en_19),
-    case!("EN-20", Core, Must, [], Transfers(1), "section 3, WorkPolicy", en::en_20),
-    case!("EN-22", Extended, Should, [], Transfers(1), "section 9", en::en_22),
-    case!("EN-23", Core, Conditional, [], Transfers(1), "Capability RESUME", en::en_23),
-    case!("EN-24", Core, Conditional, [], Alone, "ProviderLimits", en::en_24),
+    look!("EN-16", Core, "section 3", st::en_16),
+    look!("EN-17", Core, "Progress", st::en_17),
+    case!("EN-18", Core, Must, [], Transfers(1), "section 3 rule 9", lm::en_18),
+    case!("EN-19", Core, Must, [], Transfers(1), "sections 2 and 3 rule 5", lm::en_19),
+    case!("EN-20", Core, Must, [], Transfers(1), "section 3, WorkPolicy", lm::en_20),
+    case!("EN-22", Extended, Should, [], Transfers(1), "section 9", lm::en_22),
+    case!("EN-23", Core, Conditional, [], Transfers(1), "Capability RESUME", lm::en_23),
+    case!("EN-24", Core, Conditional, [], Alone, "ProviderLimits", lm::en_24),
     case!("IN-01", Basic, Must, [], Transfers(1), "section 3 rule 3", inn::in_01),
     case!("IN-02", Basic, Must, [], Transfers(1), "section 3 rule 5", inn::in_02),
     case!("IN-03", Core, Must, [], Transfers(1), "section 3 rule 4", inn::in_03),
@@ -259,7 +260,7 @@ mod tests {
                     hook.name()
                 );
             }
-            let named = wording.steps.contains("[");
+            let named = wording.steps.contains('[');
             assert_eq!(named, !check.hooks.is_empty(), "{}", check.id);
         }
     }

@@ -39,11 +39,12 @@ impl Hooks for super::process::Handle {
                 state().objects.remove(&argument("ID")?);
             }
             Hook::BackendNames => {
-                return Ok(state()
+                let lines = state();
+                let lines = lines
                     .objects
                     .values()
-                    .map(|object| format!("{}\t{}\n", object.id, object.name))
-                    .collect());
+                    .map(|object| format!("{}\t{}", object.id, object.name));
+                return Ok(lines.collect::<Vec<_>>().join("\n"));
             }
             Hook::BackendDown => state().down = true,
             Hook::BackendUp => state().down = false,

@@ -9,6 +9,7 @@ mod faults;
 mod hooks;
 mod names;
 mod process;
+mod rpc;
 mod service;
 mod validate;
 mod work;

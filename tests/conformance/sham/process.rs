@@ -21,11 +21,7 @@ use tonic::{
     },
 };
 
-use super::{
-    Fault,
-    backend::Backend,
-    service::{Services, Sham},
-};
+use super::{Fault, backend::Backend, rpc::Services, service::Sham};
 
 /// The provider, its backend, and who may call it.
 pub struct Process {

@@ -1,7 +1,8 @@
-//! The two services.
+//! What the provider knows and does about images.
 
 use std::{
     collections::HashMap,
+    fmt::Write as _,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -9,25 +10,19 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use async_trait::async_trait;
-use proto::wire::{
-    self, ErrorReason as Reason, identity_service_server::IdentityService,
-    image_observation::State, node_image_service_server::NodeImageService,
-};
-use serde::Deserialize;
+use proto::wire::{self, ErrorReason as Reason, image_observation::State};
 use tokio::sync::Semaphore;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Response, Status};
 
 use super::{
     Fault,
     backend::{Backend, Marker, Object, Verified},
-    download::LARGEST,
     names, validate,
     work::{Id, Work, is_late, level},
 };
 
 /// Transfers at once.
-const SLOTS: usize = 6;
+pub const SLOTS: usize = 6;
 
 /// One process of the provider.
 #[derive(Debug)]
@@ -37,15 +32,11 @@ pub struct Sham {
     pub works: Mutex<HashMap<Id, Work>>,
     pub slots: Semaphore,
     pub log: Arc<Mutex<String>>,
-    instance: String,
+    pub instance: String,
     remembered: Mutex<HashMap<Id, wire::EnsureImageRequest>>,
     logins: Mutex<HashMap<String, String>>,
     failures: AtomicU64,
 }
-
-/// The provider as a server needs it.
-#[derive(Clone, Debug)]
-pub struct Services(pub Arc<Sham>);
 
 impl Sham {
     pub fn new(backend: Arc<Backend>, fault: Option<Fault>, log: Arc<Mutex<String>>) -> Arc<Self> {
@@ -62,17 +53,17 @@ impl Sham {
         })
     }
 
-    fn has(&self, fault: Fault) -> bool {
+    pub fn has(&self, fault: Fault) -> bool {
         self.fault == Some(fault)
     }
 
     /// Reaches the place of a target.
-    async fn login(&self, target: &wire::Target) -> Result<String, Status> {
+    pub async fn login(&self, target: &wire::Target) -> Result<String, Status> {
         let endpoint = validate::endpoint(target)?;
         let token = String::from_utf8_lossy(&target.secrets["token"]).into_owned();
         let mut line = format!("login at {endpoint}");
         if self.has(Fault::SecretInTheLog) {
-            line.push_str(&format!(" with {token}"));
+            let _ = write!(line, " with {token}");
         }
         self.log.lock().unwrap().push_str(&(line + "\n"));
         let unavailable = || {
@@ -396,7 +387,7 @@ impl Sham {
         self.has(Fault::TransferDiesWithTheCall).then_some(worker)
     }
 
-    async fn ensure(
+    pub async fn ensure(
         self: &Arc<Self>,
         request: wire::EnsureImageRequest,
     ) -> Result<wire::ImageObservation, Status> {
@@ -444,7 +435,7 @@ impl Sham {
         Ok(image)
     }
 
-    async fn get(
+    pub async fn get(
         self: &Arc<Self>,
         request: wire::GetImageRequest,
     ) -> Result<wire::ImageObservation, Status> {
@@ -461,7 +452,7 @@ impl Sham {
         self.observe(&id).ok_or_else(not_found)
     }
 
-    async fn delete(
+    pub async fn delete(
         &self,
         request: wire::DeleteImageRequest,
     ) -> Result<wire::ImageObservation, Status> {
@@ -501,7 +492,7 @@ impl Sham {
         })
     }
 
-    async fn list(
+    pub async fn list(
         &self,
         request: wire::ListImagesRequest,
     ) -> Result<wire::ListImagesResponse, Status> {
@@ -568,99 +559,8 @@ impl Sham {
         })
     }
 
-    async fn validate(
-        &self,
-        request: wire::ValidateTargetRequest,
-    ) -> Result<wire::ValidateTargetResponse, Status> {
-        validate::caller(request.caller.as_ref())?;
-        let target = validate::target(request.target.as_ref(), false)?;
-        if request.spec.is_some() {
-            validate::spec(self.fault, request.spec.as_ref())?;
-        }
-        let mut identity = self.login(&target).await?;
-        if self.has(Fault::RandomIdentity) {
-            identity.push_str(&self.instance);
-        }
-        Ok(wire::ValidateTargetResponse {
-            warnings: Vec::new(),
-            target_identity: identity,
-        })
-    }
-
-    async fn resolve(
-        &self,
-        request: wire::ResolveImagesRequest,
-    ) -> Result<wire::ResolveImagesResponse, Status> {
-        #[derive(Default, Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct File {
-            images: Vec<Entry>,
-        }
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Entry {
-            name: String,
-            url: String,
-            digest: String,
-            size: i64,
-        }
-        validate::caller(request.caller.as_ref())?;
-        validate::target(request.target.as_ref(), false)?;
-        validate::release(request.release.as_ref())?;
-        if request.node_images.len() > 512 << 10 {
-            return Err(validate::refuse(
-                Reason::SizeLimitExceeded,
-                Some("node_images"),
-                "the file is larger than 512 KiB",
-            ));
-        }
-        if request.node_images.is_empty() {
-            return Ok(wire::ResolveImagesResponse::default());
-        }
-        let wrong = || {
-            validate::refuse(
-                Reason::NodeImagesInvalid,
-                Some("node_images"),
-                "the file cannot be understood",
-            )
-        };
-        let text = std::str::from_utf8(&request.node_images).map_err(|_error| wrong())?;
-        let file: File = serde_saphyr::from_str(text).map_err(|_error| wrong())?;
-        let mut images = Vec::new();
-        for entry in file.images {
-            if self.has(Fault::ResolveFetches)
-                && let Ok(response) = reqwest::get(&entry.url).await
-            {
-                let _ = response.bytes().await;
-            }
-            images.push(wire::ImageSpec {
-                display_name: if self.has(Fault::ChangesNames) {
-                    format!("{}-image", entry.name)
-                } else {
-                    entry.name
-                },
-                artifact: Some(wire::Artifact {
-                    digest: entry.digest,
-                    size_bytes: entry.size,
-                    compression: wire::Compression::None.into(),
-                    source: Some(wire::artifact::Source::Http(wire::HttpSource {
-                        urls: vec![entry.url],
-                        ca_bundle_pem: Vec::new(),
-                    })),
-                    ..wire::Artifact::default()
-                }),
-                disk_format: wire::DiskFormat::Raw.into(),
-                ..wire::ImageSpec::default()
-            });
-        }
-        Ok(wire::ResolveImagesResponse {
-            images,
-            warnings: Vec::new(),
-        })
-    }
-
     /// Breaks statuses on their way out.
-    fn finish<T>(&self, result: Result<T, Status>) -> Result<Response<T>, Status> {
+    pub fn finish<T>(&self, result: Result<T, Status>) -> Result<Response<T>, Status> {
         let status = match result {
             Ok(response) => return Ok(Response::new(response)),
             Err(status) => status,
@@ -695,101 +595,4 @@ fn conflict() -> Status {
         None,
         "the key holds another spec",
     )
-}
-
-#[async_trait]
-impl IdentityService for Services {
-    async fn get_provider_info(
-        &self,
-        request: Request<wire::GetProviderInfoRequest>,
-    ) -> Result<Response<wire::GetProviderInfoResponse>, Status> {
-        let result = validate::caller(request.get_ref().caller.as_ref()).map(|_caller| {
-            wire::GetProviderInfoResponse {
-                provider_name: "sham.clusterstack.example".into(),
-                provider_version: "1.2.3".into(),
-                instance_id: self.0.instance.clone(),
-                contract_versions: vec![wire::PACKAGE.into()],
-                capabilities: [
-                    wire::Capability::Advertised,
-                    wire::Capability::List,
-                    wire::Capability::Resume,
-                    wire::Capability::VerifyContent,
-                    wire::Capability::Adopt,
-                ]
-                .map(i32::from)
-                .into(),
-                artifact_kinds: vec![wire::ArtifactKind::Http.into()],
-                disk_formats: vec![wire::DiskFormat::Raw.into(), wire::DiskFormat::Qcow2.into()],
-                config_schema_json: r#"{"type":"object","additionalProperties":false,"required":["endpoint"],"properties":{"endpoint":{"type":"string","pattern":"^memory://"}}}"#.into(),
-                secret_keys: vec![wire::SecretKey {
-                    name: "token".into(),
-                    required: true,
-                    description: "how to get in".into(),
-                }],
-                limits: Some(wire::ProviderLimits {
-                    max_concurrent_transfers: i32::try_from(SLOTS).unwrap(),
-                    max_artifact_bytes: i64::try_from(LARGEST).unwrap(),
-                    min_poll_interval: None,
-                }),
-            }
-        });
-        self.0.finish(result)
-    }
-}
-
-#[async_trait]
-impl NodeImageService for Services {
-    async fn validate_target(
-        &self,
-        request: Request<wire::ValidateTargetRequest>,
-    ) -> Result<Response<wire::ValidateTargetResponse>, Status> {
-        let result = self.0.validate(request.into_inner()).await;
-        self.0.finish(result)
-    }
-
-    async fn resolve_images(
-        &self,
-        request: Request<wire::ResolveImagesRequest>,
-    ) -> Result<Response<wire::ResolveImagesResponse>, Status> {
-        let result = self.0.resolve(request.into_inner()).await;
-        self.0.finish(result)
-    }
-
-    async fn ensure_image(
-        &self,
-        request: Request<wire::EnsureImageRequest>,
-    ) -> Result<Response<wire::EnsureImageResponse>, Status> {
-        let result = self.0.ensure(request.into_inner()).await;
-        self.0.finish(result.map(|image| wire::EnsureImageResponse {
-            observation: Some(image),
-        }))
-    }
-
-    async fn get_image(
-        &self,
-        request: Request<wire::GetImageRequest>,
-    ) -> Result<Response<wire::GetImageResponse>, Status> {
-        let result = self.0.get(request.into_inner()).await;
-        self.0.finish(result.map(|image| wire::GetImageResponse {
-            observation: Some(image),
-        }))
-    }
-
-    async fn delete_image(
-        &self,
-        request: Request<wire::DeleteImageRequest>,
-    ) -> Result<Response<wire::DeleteImageResponse>, Status> {
-        let result = self.0.delete(request.into_inner()).await;
-        self.0.finish(result.map(|image| wire::DeleteImageResponse {
-            observation: Some(image),
-        }))
-    }
-
-    async fn list_images(
-        &self,
-        request: Request<wire::ListImagesRequest>,
-    ) -> Result<Response<wire::ListImagesResponse>, Status> {
-        let result = self.0.list(request.into_inner()).await;
-        self.0.finish(result)
-    }
 }

@@ -209,6 +209,12 @@ pub fn spec(
             ));
         }
     }
+    extras(spec)?;
+    Ok(spec.clone())
+}
+
+/// Size, properties and options.
+fn extras(spec: &wire::ImageSpec) -> Result<(), Status> {
     need(spec.min_disk_bytes >= 0, "spec.min_disk_bytes")?;
     let size: usize = spec
         .properties
@@ -231,7 +237,7 @@ pub fn spec(
         }
         need(options.fields.is_empty(), "spec.options")?;
     }
-    Ok(spec.clone())
+    Ok(())
 }
 
 pub fn policy(policy: Option<&wire::WorkPolicy>) -> Result<wire::WorkPolicy, Status> {

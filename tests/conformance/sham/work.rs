@@ -71,9 +71,8 @@ impl Sham {
         }
     }
 
-    /// Moves the bytes of an image and verifies them. `alive` dies with it.
-    pub async fn work(self: Arc<Self>, id: Id, alive: Arc<()>) {
-        let _alive = alive;
+    /// Moves the bytes of an image and verifies them. `_alive` dies with it.
+    pub async fn work(self: Arc<Self>, id: Id, _alive: Arc<()>) {
         let Ok(_slot) = self.slots.acquire().await else {
             return;
         };
@@ -168,7 +167,7 @@ impl Sham {
             let patience = policy
                 .stall_timeout
                 .and_then(|patience| Duration::try_from(patience).ok())
-                .unwrap_or(Duration::from_secs(300));
+                .unwrap_or(Duration::from_mins(5));
             if work.moved.elapsed() > patience {
                 return Reason::TransferStalled;
             }

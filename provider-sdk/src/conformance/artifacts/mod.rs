@@ -1,5 +1,6 @@
 //! The suite's own artifacts: bytes of every disk format and a server that can misbehave on demand and counts what it serves.
 
+mod answer;
 mod content;
 mod maker;
 mod server;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::conformance::artifacts::{ArtifactMaker as _, BuiltIn};
+use crate::conformance::artifacts::{ArtifactMaker as _, BuiltIn, digest};
 
 async fn served(size: usize) -> (Store, Arc<Served>) {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

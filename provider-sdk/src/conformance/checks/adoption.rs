@@ -16,6 +16,8 @@ fn matching(wish: Wish) -> Wish {
         .with_policy(|policy| policy.adopt = AdoptPolicy::Matching.into())
 }
 
+type Change = fn(Wish) -> Wish;
+
 async fn remove(cx: &Case, id: &str) -> Verdict {
     cx.run
         .hook(Hook::BackendRemove, &[("ID", id.to_owned())])
@@ -62,7 +64,6 @@ pub(crate) async fn ad_02(cx: &Case) -> Verdict {
         })
     };
     let never = |wish: Wish| wish.with_policy(|policy| policy.adopt = AdoptPolicy::Never.into());
-    type Change = fn(Wish) -> Wish;
     let cases: [(&str, usize, usize, bool, Change); 5] = [
         ("other bytes", SMALL, 1, false, plain),
         ("another size", SMALL * 2, 1, false, plain),

@@ -257,9 +257,7 @@ pub(crate) fn er_06(run: &Run) -> Verdict {
             .retry_delay()
             .and_then(|delay| Duration::try_from(delay).ok());
         expect(
-            delay.is_some_and(|delay| {
-                delay > Duration::ZERO && delay <= Duration::from_secs(15 * 60)
-            }),
+            delay.is_some_and(|delay| delay > Duration::ZERO && delay <= Duration::from_mins(15)),
             sent(&call),
             "RetryInfo with a delay of more than nothing and at most 15 minutes",
             format!("{delay:?}: {failure}"),

@@ -1,6 +1,6 @@
 //! RI: release files.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, fmt::Write as _, sync::Arc};
 
 use proto::wire::{self, ErrorReason as Reason};
 use tonic::Status;
@@ -182,10 +182,7 @@ fn garbage() -> Vec<(&'static str, Vec<u8>)> {
     let mut bomb = String::from("a: &a [x,x,x,x,x,x,x,x,x]\n");
     for (name, inner) in ('b'..='i').zip('a'..='h') {
         let inner = format!("*{inner},").repeat(9);
-        bomb.push_str(&format!(
-            "{name}: &{name} [{}]\n",
-            inner.trim_end_matches(',')
-        ));
+        let _ = writeln!(bomb, "{name}: &{name} [{}]", inner.trim_end_matches(','));
     }
     vec![
         (

@@ -279,7 +279,7 @@ pub(crate) async fn ta_06(cx: &Case) -> Verdict {
     let wish: Wish = cx.wish(&artifact)?;
     cx.transferring(&wish, &artifact).await?;
     cx.run.hook(Hook::RotateCerts, &[]).await?;
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_mins(1);
     loop {
         let now = handshake(&cx.run.address(), &tls).await.map_err(shaken)?;
         if now != before {
