@@ -164,6 +164,30 @@ pub fn write(
         .collect()
 }
 
+/// The conditions with trouble of our own told in [`READY`]: the verdict stands, for nothing new is known about the object.
+#[must_use]
+pub fn with_trouble(
+    previous: &[Condition],
+    trouble: &str,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let status = status(previous, READY).unwrap_or(Status::Unknown);
+    let reason = match status {
+        Status::True => reason::READY,
+        Status::False | Status::Unknown => reason::OPERATOR_TROUBLE,
+    };
+    let verdict = Verdict {
+        status,
+        reason: reason.into(),
+        message: trouble.to_owned(),
+    };
+    let mut conditions = write(previous, [(READY, Some(verdict))], generation, now);
+    let others = previous.iter().filter(|it| it.type_ != READY);
+    conditions.extend(others.cloned());
+    conditions
+}
+
 /// The condition of this type, if it is there.
 #[must_use]
 pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
@@ -245,6 +269,36 @@ mod tests {
         let second = write(&first, types, Some(2), at(2));
         assert_eq!(second[0], first[0]);
         assert_eq!(second[1].status, "Unknown");
+    }
+
+    #[test]
+    fn trouble_is_told_and_the_verdict_stands() {
+        for (verdict, expected) in [
+            (Verdict::yes("Ready"), ("True", "Ready")),
+            (Verdict::no("Conflict", "a"), ("False", "OperatorTrouble")),
+            (
+                Verdict::unknown("Pending", ""),
+                ("Unknown", "OperatorTrouble"),
+            ),
+        ] {
+            let types = [(READY, Some(verdict)), (PAUSED, None)];
+            let before = write(&[], types, Some(1), at(1));
+            let after = with_trouble(&before, "internal error", Some(1), at(2));
+            let ready = find(&after, READY).unwrap();
+            assert_eq!((ready.status.as_str(), ready.reason.as_str()), expected);
+            assert_eq!(ready.message, "internal error");
+            assert_eq!(ready.last_transition_time, Time(at(1)));
+            assert_eq!(find(&after, PAUSED), find(&before, PAUSED));
+            // Told once.
+            assert_eq!(
+                with_trouble(&after, "internal error", Some(1), at(3)),
+                after
+            );
+        }
+        assert_eq!(
+            with_trouble(&[], "internal error", None, at(1))[0].status,
+            "Unknown"
+        );
     }
 
     #[test]

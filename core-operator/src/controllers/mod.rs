@@ -2,6 +2,7 @@
 
 pub mod cluster_stack;
 pub mod cluster_stack_release;
+pub mod defect;
 pub mod own;
 pub mod places;
 
@@ -26,19 +27,19 @@ pub fn look_again(after: Option<Duration>) -> Action {
     Action::requeue(after.mul_f64(0.9 + 0.2 * rand::random::<f64>()))
 }
 
-/// Counts a reconcile and its time.
+/// Counts a reconcile and its time, and makes an error out of a panic.
 ///
 /// # Errors
 ///
 /// What the reconcile failed with.
-async fn measured<E>(
+pub(crate) async fn measured<E: From<defect::Defect>>(
     controller: Controller,
     metrics: &Metrics,
     recovery: fn(&E) -> Recovery,
     reconcile: impl Future<Output = Result<(Action, Reconciled), E>>,
 ) -> Result<Action, E> {
     let begin = tokio::time::Instant::now();
-    let result = reconcile.await;
+    let result = defect::caught(controller, metrics, reconcile).await;
     let outcome = match &result {
         Ok((_, outcome)) => *outcome,
         Err(error) => {

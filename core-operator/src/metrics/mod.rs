@@ -46,6 +46,7 @@ pub struct Metrics {
     reconciles: Family<ReconcileLabels, Counter>,
     reconcile_duration: Family<ControllerLabels, Histogram, fn() -> Histogram>,
     reconcile_errors: Family<ErrorLabels, Counter>,
+    reconcile_panics: Family<ControllerLabels, Counter>,
     downloads: Family<OutcomeLabels, Counter>,
     downloaded: Counter,
     renders: Family<OutcomeLabels, Counter>,
@@ -74,6 +75,7 @@ impl Metrics {
             reconciles: Family::default(),
             reconcile_duration: Family::new_with_constructor(seconds),
             reconcile_errors: Family::default(),
+            reconcile_panics: Family::default(),
             downloads: Family::default(),
             downloaded: Counter::default(),
             renders: Family::default(),
@@ -101,9 +103,9 @@ impl Metrics {
                     .reconcile_errors
                     .get_or_create(&ErrorLabels { controller, class });
             }
-            let _ = self
-                .reconcile_duration
-                .get_or_create(&ControllerLabels { controller });
+            let labels = ControllerLabels { controller };
+            let _ = self.reconcile_duration.get_or_create(&labels);
+            let _ = self.reconcile_panics.get_or_create(&labels);
         }
         for &result in Outcome::ALL {
             let _ = self.downloads.get_or_create(&OutcomeLabels { result });
@@ -135,6 +137,11 @@ impl Metrics {
             "reconcile_errors",
             "Failed reconciles by class: unknown and fast pass by themselves, slow and terminal need somebody",
             self.reconcile_errors.clone(),
+        );
+        registry.register(
+            "reconcile_panics",
+            "Reconciles that ended in a panic: each is a defect",
+            self.reconcile_panics.clone(),
         );
         registry.register(
             "release_downloads",
@@ -203,6 +210,13 @@ impl Metrics {
                 controller,
                 class: recovery.into(),
             })
+            .inc();
+    }
+
+    /// A reconcile of `controller` panicked.
+    pub fn panicked(&self, controller: Controller) {
+        self.reconcile_panics
+            .get_or_create(&ControllerLabels { controller })
             .inc();
     }
 

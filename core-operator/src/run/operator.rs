@@ -262,13 +262,13 @@ impl Failure for cluster_stack_release::Error {
 }
 
 /// Runs one controller until `stop`, and then until its reconciles have ended.
-async fn drive<K, R, E>(
+async fn drive<K, R, E, C>(
     store: Store<K>,
     wakes: mpsc::UnboundedReceiver<ObjectRef<K>>,
     concurrency: usize,
-    reconcile: fn(Arc<K>, Arc<Context>) -> R,
-    on_error: fn(Arc<K>, &E, Arc<Context>) -> controller::Action,
-    context: &Arc<Context>,
+    reconcile: fn(Arc<K>, Arc<C>) -> R,
+    on_error: fn(Arc<K>, &E, Arc<C>) -> controller::Action,
+    context: &Arc<C>,
     stop: &CancellationToken,
 ) where
     K: Resource<DynamicType = ()>
@@ -280,6 +280,7 @@ async fn drive<K, R, E>(
         + 'static,
     R: Future<Output = Result<controller::Action, E>> + Send + 'static,
     E: Failure,
+    C: Send + Sync + 'static,
 {
     let config =
         controller::Config::default().concurrency(u16::try_from(concurrency).unwrap_or(u16::MAX));
@@ -329,6 +330,110 @@ async fn collect(context: Arc<Context>, stop: CancellationToken) {
                 "collected"
             ),
             Err(error) => warn!(%error, "failed to collect unused releases"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Mutex};
+
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::{ResourceExt, runtime::reflector::store::Writer};
+    use proto::Recovery;
+
+    use super::*;
+    use crate::{controllers::defect::Defect, metrics};
+
+    impl Failure for Defect {
+        fn is_stale(&self) -> bool {
+            false
+        }
+    }
+
+    /// How often each object was looked at, and failed.
+    #[derive(Default)]
+    struct Seen {
+        looks: Mutex<BTreeMap<String, usize>>,
+        failures: Mutex<Vec<String>>,
+        metrics: Metrics,
+        stop: CancellationToken,
+    }
+
+    async fn reconcile(
+        object: Arc<ConfigMap>,
+        seen: Arc<Seen>,
+    ) -> Result<controller::Action, Defect> {
+        let name = object.name_any();
+        let look = async {
+            let mut looks = seen.looks.lock().unwrap();
+            let count = looks.entry(name.clone()).or_default();
+            *count += 1;
+            let count = *count;
+            let healthy = looks.get("healthy").copied().unwrap_or_default();
+            drop(looks);
+            assert!(name != "broken" || count > 2, "a defect");
+            if name == "broken" && healthy > 0 {
+                seen.stop.cancel();
+            }
+            Ok((
+                controller::Action::await_change(),
+                metrics::Reconciled::Done,
+            ))
+        };
+        let fast = |_: &Defect| Recovery::FAST;
+        let controller = metrics::Controller::ClusterStack;
+        crate::controllers::measured(controller, &seen.metrics, fast, look).await
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "the controller passes it so")]
+    fn on_error(object: Arc<ConfigMap>, error: &Defect, seen: Arc<Seen>) -> controller::Action {
+        let failure = format!("{}: {error}", object.name_any());
+        seen.failures.lock().unwrap().push(failure);
+        controller::Action::requeue(Duration::from_secs(1))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn panic_of_one_object_is_tried_again_and_disturbs_no_other() {
+        let mut writer = Writer::<ConfigMap>::new(());
+        let (waker, wakes) = Waker::new();
+        writer.apply_watcher_event(&watcher::Event::Init);
+        for name in ["broken", "healthy"] {
+            let mut object = ConfigMap::default();
+            object.metadata.name = Some(name.to_owned());
+            writer.apply_watcher_event(&watcher::Event::InitApply(object.clone()));
+            waker.wake(ObjectRef::from_obj(&object));
+        }
+        writer.apply_watcher_event(&watcher::Event::InitDone);
+        let seen = Arc::new(Seen::default());
+        drive(
+            writer.as_reader(),
+            wakes,
+            4,
+            reconcile,
+            on_error,
+            &seen,
+            &seen.stop,
+        )
+        .await;
+        assert_eq!(
+            *seen.looks.lock().unwrap(),
+            BTreeMap::from([("broken".to_owned(), 3), ("healthy".to_owned(), 1)])
+        );
+        let failures = seen.failures.lock().unwrap();
+        assert!(
+            failures.len() == 2
+                && failures
+                    .iter()
+                    .all(|it| it.starts_with("broken: internal error")),
+            "{failures:?}"
+        );
+        let text = seen.metrics.encode();
+        for count in [
+            "reconcile_panics_total{controller=\"clusterstack\"} 2",
+            "class=\"fast\"} 2",
+        ] {
+            assert!(text.contains(count), "{text}");
         }
     }
 }

@@ -99,7 +99,21 @@ pub fn init(config: &TelemetryConfig) -> Result<Guard, TelemetryError> {
     let (subscriber, guard) = build(config, io::stderr, io::stderr().is_terminal())?;
     // Also takes the lines of libraries that use the `log` crate.
     subscriber.try_init().map_err(TelemetryError::Install)?;
+    std::panic::set_hook(Box::new(log_panic));
     Ok(guard)
+}
+
+/// A panic in the form of all other lines, with the object that was worked on: the span is still open.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let backtrace = std::backtrace::Backtrace::capture();
+    let backtrace = (backtrace.status() == std::backtrace::BacktraceStatus::Captured)
+        .then(|| backtrace.to_string());
+    tracing::error!(
+        location = panic.location().map(tracing::field::display),
+        error = panic.payload_as_str(),
+        backtrace,
+        "panicked"
+    );
 }
 
 fn build<W>(
@@ -206,6 +220,37 @@ mod tests {
         assert_eq!(line["bytes"], 7);
         assert_eq!(line["level"], "INFO");
         assert_eq!(line["span"]["release"], "v2");
+    }
+
+    /// Names the test below in a process of its own: the hook is the process's.
+    const ALONE: &str = "TELEMETRY_PANICS";
+
+    #[test]
+    fn panic_is_a_line_like_any_other() {
+        const NAME: &str = "telemetry::tests::panic_is_a_line_like_any_other";
+        if std::env::var_os(ALONE).is_some() {
+            let config = TelemetryConfig {
+                log_format: LogFormat::Json,
+                ..TelemetryConfig::default()
+            };
+            let _guard = init(&config).unwrap();
+            let _span = info_span!("reconcile", release = "v2").entered();
+            panic!("no {}", "luck");
+        }
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", NAME, "--nocapture"])
+            .env(ALONE, "1")
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        let line = text.lines().find(|line| line.contains("panicked"));
+        let line = line.unwrap_or_else(|| panic!("{text}"));
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["level"], "ERROR");
+        assert_eq!(line["error"], "no luck");
+        assert_eq!(line["span"]["release"], "v2");
+        let place = line["location"].as_str().unwrap();
+        assert!(place.contains("telemetry/mod.rs:"), "{line}");
     }
 
     #[test]

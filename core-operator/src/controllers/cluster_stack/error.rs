@@ -2,12 +2,18 @@
 
 use proto::Recovery;
 
-use crate::retry::{is_conflict, recovery_of_own};
+use crate::{
+    controllers::defect::Defect,
+    retry::{is_conflict, recovery_of_own},
+};
 
 /// Why a look at a stack ended early.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The look panicked.
+    #[error(transparent)]
+    Defect(#[from] Defect),
     /// A release was not made, shared, given up or deleted.
     #[error("failed to {action} ClusterStackRelease \"{release}\": {source}")]
     ChangeRelease {
@@ -30,19 +36,21 @@ impl Error {
     /// What the failure tells about the next attempt.
     #[must_use]
     pub fn recovery(&self) -> Recovery {
-        recovery_of_own(self.cause())
+        self.cause().map_or(Recovery::FAST, recovery_of_own)
     }
 
     /// Whether an object was changed by somebody after it was read, or the watch is behind our own write.
     #[must_use]
     pub fn is_stale(&self) -> bool {
-        is_conflict(self.cause())
+        self.cause().is_some_and(is_conflict)
     }
 
-    const fn cause(&self) -> &kube::Error {
+    /// What the API server said, if it was asked.
+    const fn cause(&self) -> Option<&kube::Error> {
         match self {
+            Self::Defect(_) => None,
             Self::ChangeRelease { source, .. } | Self::Finalizer(source) | Self::Report(source) => {
-                source
+                Some(source)
             }
         }
     }

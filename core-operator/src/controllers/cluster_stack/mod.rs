@@ -49,13 +49,17 @@ pub async fn reconcile(stack: Arc<ClusterStack>, context: Arc<Context>) -> Resul
     let span =
         info_span!("reconcile", kind = "ClusterStack", stack = %format_args!("{namespace}/{name}"));
     let run = Box::pin(run(&stack, &context).instrument(span));
-    measured(
+    let result = measured(
         Controller::ClusterStack,
         &context.metrics,
         Error::recovery,
         run,
     )
-    .await
+    .await;
+    if let Err(Error::Defect(defect)) = &result {
+        status::admit(&context, &stack, defect).await;
+    }
+    result
 }
 
 /// When a stack that failed is looked at again.

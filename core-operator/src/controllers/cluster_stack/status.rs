@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::{Resource as _, ResourceExt};
+use tracing::debug;
 
 use super::{
     Error,
@@ -14,7 +15,7 @@ use crate::{
     api::{ClusterStack, ClusterStackRelease, ClusterStackStatus, Condition, Summary},
     conditions::{self, Verdict, reason},
     context::Context,
-    controllers::own,
+    controllers::{defect::Defect, own},
     release::ReleaseName,
     report::chain,
 };
@@ -320,6 +321,34 @@ pub(super) async fn report(
     context.held.forget(&uid);
     tell(context, stack, &written);
     Ok(None)
+}
+
+/// Says of itself that a look panicked: in `Ready`, whose verdict stands, and once by an event. All else of the status
+/// stays as it is.
+pub(super) async fn admit(context: &Context, stack: &ClusterStack, defect: &Defect) {
+    let before = stack.status.clone().unwrap_or_default();
+    let conditions = conditions::with_trouble(
+        &before.conditions,
+        &defect.to_string(),
+        stack.metadata.generation,
+        (context.now)(),
+    );
+    if conditions == before.conditions {
+        return;
+    }
+    let mut object = stack.clone();
+    object.status = Some(ClusterStackStatus {
+        conditions,
+        ..before
+    });
+    match own::replace_status(&object, MANAGER, &context.client).await {
+        Ok(_) => context.events.warning(
+            object.object_ref(&()),
+            reason::OPERATOR_TROUBLE,
+            defect.to_string(),
+        ),
+        Err(error) => debug!(%error, "defect not shown"),
+    }
 }
 
 /// Events for what is new and needs somebody: the source, and mistakes in the spec. Releases have events of their own.

@@ -7,6 +7,7 @@ use crate::{
     apply::{live::ListKind, write::WriteError},
     capi::preflight::PreflightError,
     conditions::reason,
+    controllers::defect::Defect,
     helm::RenderError,
     release::ParseNameError,
     retry::{is_conflict, recovery_of_own},
@@ -16,6 +17,9 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The look panicked.
+    #[error(transparent)]
+    Defect(#[from] Defect),
     /// The name is none of a release.
     #[error(transparent)]
     Name(ParseNameError),
@@ -57,6 +61,7 @@ impl Error {
     #[must_use]
     pub fn recovery(&self) -> Recovery {
         match self {
+            Self::Defect(_) => Recovery::FAST,
             // Looked at again as soon as the cluster changes, and slowly for what no watch tells.
             Self::Refuse(Refused::Missing { .. }) => Recovery::Slow,
             Self::Name(_) | Self::Refuse(_) => Recovery::Terminal,

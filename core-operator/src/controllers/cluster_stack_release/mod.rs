@@ -51,13 +51,17 @@ pub async fn reconcile(
     let (namespace, name) = (release.namespace().unwrap_or_default(), release.name_any());
     let span = info_span!("reconcile", kind = "ClusterStackRelease", release = %format_args!("{namespace}/{name}"));
     let run = Box::pin(run(&release, &context).instrument(span));
-    measured(
+    let result = measured(
         Controller::ClusterStackRelease,
         &context.metrics,
         Error::recovery,
         run,
     )
-    .await
+    .await;
+    if let Err(Error::Defect(defect)) = &result {
+        status::admit(&context, &release, defect).await;
+    }
+    result
 }
 
 /// When a release that failed is looked at again.

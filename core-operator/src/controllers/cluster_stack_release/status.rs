@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Resource as _, ResourceExt};
 use proto::Recovery;
+use tracing::debug;
 
 use super::{Error, assets::Files};
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
     capi::ClassReadiness,
     conditions::{self, Status, Verdict, reason},
     context::Context,
-    controllers::own,
+    controllers::{defect::Defect, own},
     jobs::Failure,
     store::StoredRelease,
 };
@@ -291,6 +292,34 @@ pub(super) async fn report(
     context.held.forget(&uid);
     tell(context, release, &written);
     Ok(None)
+}
+
+/// Says of itself that a look panicked: in `Ready`, whose verdict stands, and once by an event. All else of the status
+/// stays as it is.
+pub(super) async fn admit(context: &Context, release: &ClusterStackRelease, defect: &Defect) {
+    let before = release.status.clone().unwrap_or_default();
+    let conditions = conditions::with_trouble(
+        &before.conditions,
+        &defect.to_string(),
+        release.metadata.generation,
+        (context.now)(),
+    );
+    if conditions == before.conditions {
+        return;
+    }
+    let mut object = release.clone();
+    object.status = Some(ClusterStackReleaseStatus {
+        conditions,
+        ..before
+    });
+    match own::replace_status(&object, MANAGER, &context.client).await {
+        Ok(_) => context.events.warning(
+            object.object_ref(&()),
+            reason::OPERATOR_TROUBLE,
+            defect.to_string(),
+        ),
+        Err(error) => debug!(%error, "defect not shown"),
+    }
 }
 
 /// Writes the inventory and leaves the rest of the status as it is.
