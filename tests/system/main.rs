@@ -8,6 +8,7 @@
 )]
 
 mod apart;
+mod certificates;
 mod conflict;
 mod deletion;
 mod drift;

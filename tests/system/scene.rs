@@ -44,7 +44,7 @@ metadata:
   labels: {clusterstack.x-k8s.io/aggregate-to-core: 'true'}
 rules:
 - apiGroups: ['']
-  resources: [configmaps]
+  resources: [configmaps, secrets]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [scheduling.k8s.io]
   resources: [priorityclasses]

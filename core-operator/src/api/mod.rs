@@ -45,6 +45,8 @@ pub const RELEASE_LABEL: &str = "clusterstack.x-k8s.io/release";
 pub const RELEASE_ANNOTATION: &str = "clusterstack.x-k8s.io/release";
 /// Annotation on every object that we apply: digest of the object as the release renders it.
 pub const CONTENT_ANNOTATION: &str = "clusterstack.x-k8s.io/content";
+/// When certificates in an object of a release are to be made anew (RFC 3339).
+pub const RENEW_AFTER_ANNOTATION: &str = "clusterstack.x-k8s.io/renew-after";
 /// Label on a ClusterRole, with the value `true`, that gives its rights to the operator, too.
 pub const AGGREGATE_LABEL: &str = "clusterstack.x-k8s.io/aggregate-to-core";
 /// Annotation of Cluster API that stops all writes.

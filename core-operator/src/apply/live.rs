@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::DynamicObject,
@@ -20,15 +21,25 @@ use kube::{
 };
 use tokio::time::timeout;
 
-use super::discovery::ServedKind;
+use super::{discovery::ServedKind, renewal};
 use crate::{
-    api::{CONTENT_ANNOTATION, OWNED_LABEL, OWNED_VALUE, RELEASE_ANNOTATION, RELEASE_LABEL},
+    api::{
+        CONTENT_ANNOTATION, OWNED_LABEL, OWNED_VALUE, RELEASE_ANNOTATION, RELEASE_LABEL,
+        RENEW_AFTER_ANNOTATION,
+    },
     helm::ObjectIdentity,
     watch::Watched,
 };
 
 /// Metadata of one object.
 type Metadata = PartialObjectMeta<DynamicObject>;
+
+/// Annotations that [`LiveObject`] reads.
+const READ_ANNOTATIONS: [&str; 3] = [
+    RELEASE_ANNOTATION,
+    CONTENT_ANNOTATION,
+    RENEW_AFTER_ANNOTATION,
+];
 
 /// How long the first list of a kind may take before the reconcile gives up for now.
 const FIRST_LIST: Duration = Duration::from_secs(20);
@@ -50,6 +61,8 @@ pub struct LiveObject {
     pub release_label: Option<String>,
     /// What it was rendered as when we applied it.
     pub content: Option<String>,
+    /// When certificates in it are to be made anew.
+    pub renew_after: Option<Timestamp>,
     /// Whether it is being deleted.
     pub deleting: bool,
 }
@@ -70,6 +83,7 @@ impl LiveObject {
             release: annotation(RELEASE_ANNOTATION),
             release_label: object.labels().get(RELEASE_LABEL).cloned(),
             content: annotation(CONTENT_ANNOTATION),
+            renew_after: renewal::marked(object.annotations()),
             deleting: object.meta().deletion_timestamp.is_some(),
         }
     }
@@ -273,8 +287,7 @@ fn trimmed(event: watcher::Event<Metadata>) -> watcher::Event<Metadata> {
             labels.retain(|key, _| [OWNED_LABEL, RELEASE_LABEL].contains(&key.as_str()));
         }
         if let Some(annotations) = &mut metadata.annotations {
-            annotations
-                .retain(|key, _| [RELEASE_ANNOTATION, CONTENT_ANNOTATION].contains(&key.as_str()));
+            annotations.retain(|key, _| READ_ANNOTATIONS.contains(&key.as_str()));
         }
     })
 }

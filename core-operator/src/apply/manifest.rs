@@ -1,10 +1,14 @@
 //! One rendered object, checked once, so that later steps cannot fail on its shape.
 
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    api::{CONTENT_ANNOTATION, OWNED_LABEL, OWNED_VALUE, RELEASE_ANNOTATION, RELEASE_LABEL},
+    api::{
+        CONTENT_ANNOTATION, OWNED_LABEL, OWNED_VALUE, RELEASE_ANNOTATION, RELEASE_LABEL,
+        RENEW_AFTER_ANNOTATION,
+    },
     apply::release_hash,
     helm::{ObjectIdentity, RenderedObject},
 };
@@ -254,6 +258,15 @@ impl Manifest {
             json!(format!("{release_namespace}/{release_name}")),
         );
         annotations.insert(CONTENT_ANNOTATION.to_owned(), json!(content));
+        self
+    }
+
+    /// Adds when the certificates in it are to be made anew.
+    #[must_use]
+    pub fn renew_after(mut self, due: Timestamp) -> Self {
+        let metadata = entries(&mut self.value, "metadata");
+        let annotations = child(metadata, "annotations");
+        annotations.insert(RENEW_AFTER_ANNOTATION.to_owned(), json!(due.to_string()));
         self
     }
 }

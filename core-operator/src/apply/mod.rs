@@ -12,6 +12,7 @@ pub mod live;
 pub mod manifest;
 pub mod placement;
 pub mod plan;
+pub mod renewal;
 pub mod write;
 
 use sha2::{Digest as _, Sha256};

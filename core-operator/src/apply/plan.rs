@@ -1,5 +1,7 @@
 //! What is to be done about each object: a plain function of what is wanted, what is there and what we did last.
 
+use jiff::Timestamp;
+
 use super::live::LiveObject;
 use crate::{
     api::{DriftPolicy, OWNED_LABEL, RELEASE_LABEL, Resource},
@@ -90,6 +92,8 @@ pub struct Wish<'a> {
     pub release: &'a str,
     /// What happens when somebody else changed it.
     pub drift: DriftPolicy,
+    /// The time.
+    pub now: Timestamp,
 }
 
 /// Decides about one object. `rival` judges a release other than ours whose mark the object carries.
@@ -145,7 +149,13 @@ pub fn decide(
                 apply(true)
             }
         }
-        Some(_) if wish.volatile => Decision::Keep,
+        Some(_) if wish.volatile => {
+            if live.renew_after.is_some_and(|due| due <= wish.now) {
+                apply(true)
+            } else {
+                Decision::Keep
+            }
+        }
         Some(_) => match last {
             // Not known, for lack of a record: applying tells, and changes nothing where nothing is wrong.
             None if wish.drift == DriftPolicy::Correct => apply(true),
@@ -221,6 +231,7 @@ mod tests {
     use super::*;
     use crate::helm::RenderedObject;
 
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
     const OURS: &str = "fleet/docker-scs-1-30-v2";
 
     fn manifest(kind: &str) -> Manifest {
@@ -240,6 +251,7 @@ mod tests {
             release: Some(OURS.to_owned()),
             release_label: None,
             content: Some("c".to_owned()),
+            renew_after: None,
             deleting: false,
         }
     }
@@ -280,6 +292,7 @@ mod tests {
             volatile: case.volatile,
             release: OURS,
             drift: case.drift,
+            now: NOW,
         };
         decide(&wish, case.live.as_ref(), case.last.as_ref(), |_| {
             case.rival
@@ -502,6 +515,19 @@ mod tests {
             ..case()
         };
         assert_eq!(decided(case), Decision::Keep);
+    }
+
+    #[test]
+    fn volatile_object_is_made_anew_when_its_certificates_are_due() {
+        let due_at = |due: Timestamp| {
+            decided(Case {
+                live: Some(altered(|live| live.renew_after = Some(due))),
+                volatile: true,
+                ..case()
+            })
+        };
+        assert_eq!(due_at(NOW), apply(true));
+        assert_eq!(due_at(Timestamp::MAX), Decision::Keep);
     }
 
     #[test]

@@ -114,6 +114,20 @@ impl Cache {
         render.await
     }
 
+    /// Forgets what was rendered for one scope only: its random parts are to be made anew.
+    pub(super) fn forget(&self, scope: Option<&str>) {
+        let mut state = lock(&self.state);
+        let mut freed = 0;
+        state.renders.retain(|key, entry| {
+            let kept = !matches!(key, Key::Scoped(_, owner) if owner.as_deref() == scope);
+            if !kept {
+                freed += entry.bytes;
+            }
+            kept
+        });
+        state.bytes -= freed;
+    }
+
     fn start(&self, state: &mut State, key: Key, job: Job) -> Shared<RenderFuture> {
         let (renderer, shared) = (Arc::clone(&self.renderer), Arc::clone(&self.state));
         let own_key = key.clone();

@@ -62,6 +62,11 @@ impl Helm {
         self.cache.render(request).await
     }
 
+    /// Forgets what was rendered for one scope only, so that the next rendering makes its random parts anew.
+    pub fn forget(&self, scope: Option<&str>) {
+        self.cache.forget(scope);
+    }
+
     /// A text evaluated as Helm evaluates templates of charts, over `data` in place of Helm's own objects.
     ///
     /// Integers stay integers. What `data` lacks is empty, but something below it is an error, as in Helm.

@@ -8,7 +8,7 @@ mod inventory;
 mod verdict;
 mod wanted;
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use kube::{Resource as _, ResourceExt};
@@ -24,6 +24,7 @@ use crate::{
         live::LiveObject,
         manifest::Step,
         plan::{Applied, Decision, Wish, decide, is_ours},
+        renewal,
         write::{WriteError, shown},
     },
     capi::{self, ClassReadiness},
@@ -45,7 +46,7 @@ pub(super) async fn bring(
     context: &Context,
     progress: &mut Progress,
 ) -> Result<(), Error> {
-    let wanted = wanted::wanted(release, name, stored, context).await?;
+    let mut wanted = wanted::wanted(release, name, stored, context).await?;
     let recorded = release.inventory();
     let namespace = release.namespace().unwrap_or_default();
     let leftovers = leftovers(&wanted, recorded, &namespace, context).await?;
@@ -60,6 +61,11 @@ pub(super) async fn bring(
         .await
         .map_err(Error::Watch)?;
 
+    if is_renewal_due(&wanted, context).await? {
+        // What was rendered then is as old as what is there.
+        context.helm.forget(release.uid().as_deref());
+        wanted = wanted::wanted(release, name, stored, context).await?;
+    }
     let decisions = decisions(release, stack, &wanted, context, progress).await?;
     let mut inventory = Inventory::new(&wanted, &leftovers, recorded);
     inventory.remember(&release.uid().unwrap_or_default(), &wanted, context);
@@ -88,6 +94,21 @@ pub(super) async fn bring(
     }
 }
 
+/// Whether certificates of the release that are there have to be made anew.
+async fn is_renewal_due(wanted: &[Wanted], context: &Context) -> Result<bool, Error> {
+    let now = (context.now)();
+    for object in wanted.iter().filter(|object| object.renewal.is_some()) {
+        let live = context.live.find(object.manifest.identity()).await;
+        let due = live
+            .map_err(Error::Observe)?
+            .and_then(|live| live.renew_after);
+        if due.is_some_and(|due| due <= now) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 async fn decisions(
     release: &Arc<ClusterStackRelease>,
     stack: &ClusterStack,
@@ -98,6 +119,7 @@ async fn decisions(
     let uid = release.uid().unwrap_or_default();
     let full_name = full_name(release);
     let owners = context.owners(release);
+    let now = (context.now)();
     let mut decisions = Vec::new();
     for object in wanted {
         let identity = object.manifest.identity();
@@ -120,11 +142,23 @@ async fn decisions(
             volatile: object.volatile,
             release: &full_name,
             drift: stack.drift_policy(),
+            now,
         };
+        if object.volatile
+            && let Some(due) = live.as_ref().and_then(|live| live.renew_after)
+            && let Ok(rest) = Duration::try_from(due.duration_since(now))
+        {
+            progress.look_again_in(rest);
+        }
         decisions.push(decide(&wish, live.as_ref(), last.as_ref(), |other| {
             rival::judge(release, &owners, other, identity, context)
         }));
     }
+    let certified: Vec<_> = wanted
+        .iter()
+        .map(|object| object.renewal.is_some())
+        .collect();
+    renewal::together(&mut decisions, &certified);
     if decisions
         .iter()
         .any(|decision| matches!(decision, Decision::Conflict { .. } | Decision::Wait))

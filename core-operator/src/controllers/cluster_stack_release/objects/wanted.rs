@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::super::Error;
@@ -14,6 +15,7 @@ use crate::{
         discovery::ServedKind,
         manifest::{Manifest, ManifestInvalid, Step},
         placement::Misplaced,
+        renewal,
         write::shown,
     },
     capi::preflight::{Checked, Subject},
@@ -69,6 +71,8 @@ pub(super) struct Wanted {
     pub kind: ServedKind,
     pub content: String,
     pub volatile: bool,
+    /// When the certificates in it are to be made anew, if others come with each render.
+    pub renewal: Option<Timestamp>,
     /// Objects of one batch are applied together, batches one after the other.
     pub batch: (u8, Step),
 }
@@ -89,6 +93,7 @@ pub(super) async fn wanted(
     context: &Context,
 ) -> Result<Vec<Wanted>, Error> {
     let namespace = release.namespace().unwrap_or_default();
+    let now = (context.now)();
     let rendered = render(release, name, stored, context).await?;
     let manifests: Vec<_> = rendered
         .all()
@@ -153,12 +158,22 @@ pub(super) async fn wanted(
         } else {
             manifest.content_digest()
         };
+        let renewal = volatile
+            .then(|| renewal::due(manifest.value()))
+            .flatten()
+            .map(|due| renewal::mark(due, now));
+        let batch = (phase, manifest.step());
+        let mut manifest = manifest.mark(&namespace, &release.name_any(), &digest);
+        if let Some(due) = renewal {
+            manifest = manifest.renew_after(due);
+        }
         wanted.push(Wanted {
-            batch: (phase, manifest.step()),
-            manifest: manifest.mark(&namespace, &release.name_any(), &digest),
+            batch,
+            manifest,
             kind,
             content: digest,
             volatile,
+            renewal,
         });
     }
     wanted.sort_by_key(|object| object.batch);
