@@ -119,6 +119,14 @@ impl Verdict {
 /// Longest message of a condition, in bytes; the rest is cut at a character.
 const LONGEST_MESSAGE: usize = 4096;
 
+fn cut(mut message: String) -> String {
+    if message.len() > LONGEST_MESSAGE {
+        message.truncate(message.floor_char_boundary(LONGEST_MESSAGE - '…'.len_utf8()));
+        message.push('…');
+    }
+    message
+}
+
 /// The conditions to write: the given verdicts in their order, and no type beside them.
 ///
 /// Without a verdict a condition stays as it was, or is Unknown if there was none (or one of the Go operator's, without a
@@ -147,16 +155,11 @@ pub fn write(
                 .map_or(Time(now), |condition| {
                     condition.last_transition_time.clone()
                 });
-            let mut message = verdict.message;
-            if message.len() > LONGEST_MESSAGE {
-                message.truncate(message.floor_char_boundary(LONGEST_MESSAGE - '…'.len_utf8()));
-                message.push('…');
-            }
             Condition {
                 type_: type_.to_owned(),
                 status: status.to_owned(),
                 reason: verdict.reason.into_owned(),
-                message,
+                message: cut(verdict.message),
                 observed_generation: generation,
                 last_transition_time: since,
             }
@@ -185,6 +188,26 @@ pub fn with_trouble(
     let mut conditions = write(previous, [(READY, Some(verdict))], generation, now);
     let others = previous.iter().filter(|it| it.type_ != READY);
     conditions.extend(others.cloned());
+    conditions
+}
+
+/// Start of the note that a status was refused.
+const REFUSED_STATUS: &str = "the API server refuses the rest of this status";
+
+/// The conditions with the note in [`READY`] that the rest of the status was refused, in the API server's words.
+#[must_use]
+pub fn with_refusal(mut conditions: Vec<Condition>, refusal: &str) -> Vec<Condition> {
+    for condition in &mut conditions {
+        if condition.type_ == READY {
+            // A condition without a new verdict still has the note of last time.
+            let before = condition.message.split(REFUSED_STATUS).next();
+            let before = before.unwrap_or_default().trim_end_matches("; ");
+            let separator = if before.is_empty() { "" } else { "; " };
+            condition.message = cut(format!(
+                "{before}{separator}{REFUSED_STATUS}, are the CRDs those of this operator (core-operator crd)? {refusal}"
+            ));
+        }
+    }
     conditions
 }
 
@@ -299,6 +322,26 @@ mod tests {
             with_trouble(&[], "internal error", None, at(1))[0].status,
             "Unknown"
         );
+    }
+
+    #[test]
+    fn refusal_is_noted_once_and_beside_what_else_there_is_to_say() {
+        let before = write(
+            &[],
+            [(READY, Some(Verdict::no("Conflict", "a is there")))],
+            Some(1),
+            at(1),
+        );
+        let first = with_refusal(before, "hashes: too many");
+        let message = &first[0].message;
+        assert!(
+            message.starts_with("a is there; the API server refuses")
+                && message.ends_with("too many"),
+            "{message}"
+        );
+        assert_eq!(with_refusal(first.clone(), "hashes: too many"), first);
+        let other = with_refusal(first, "digest: too long");
+        assert!(!other[0].message.contains("hashes"), "{other:?}");
     }
 
     #[test]

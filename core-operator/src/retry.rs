@@ -60,6 +60,15 @@ pub fn recovery_of_own(error: &kube::Error) -> Recovery {
     }
 }
 
+/// The class of a status that was refused. Another version of the definition may take it, which somebody must install.
+#[must_use]
+pub fn recovery_of_report(error: &kube::Error) -> Recovery {
+    match recovery_of_own(error) {
+        Recovery::Terminal => Recovery::Slow,
+        other => other,
+    }
+}
+
 /// The class of a request that an API server refused or did not answer.
 #[must_use]
 pub fn recovery_of(error: &kube::Error) -> Recovery {

@@ -4,7 +4,7 @@ use proto::Recovery;
 
 use crate::{
     controllers::defect::Defect,
-    retry::{is_conflict, recovery_of_own},
+    retry::{is_conflict, recovery_of_own, recovery_of_report},
 };
 
 /// Why a look at a stack ended early.
@@ -36,7 +36,11 @@ impl Error {
     /// What the failure tells about the next attempt.
     #[must_use]
     pub fn recovery(&self) -> Recovery {
-        self.cause().map_or(Recovery::FAST, recovery_of_own)
+        match self {
+            Self::Defect(_) => Recovery::FAST,
+            Self::Report(source) => recovery_of_report(source),
+            Self::ChangeRelease { source, .. } | Self::Finalizer(source) => recovery_of_own(source),
+        }
     }
 
     /// Whether an object was changed by somebody after it was read, or the watch is behind our own write.

@@ -314,9 +314,19 @@ pub(super) async fn report(
     if passing && let Some(rest) = context.held.remaining(&uid) {
         return Ok(Some(rest));
     }
-    let mut object = stack.clone();
-    object.status = Some(status);
-    let written = own::replace_status(&object, MANAGER, &context.client).await;
+    let with = |status| {
+        let mut object = stack.clone();
+        object.status = Some(status);
+        object
+    };
+    let spare = |refusal: &str| {
+        with(ClusterStackStatus {
+            conditions: conditions::with_refusal(status.conditions.clone(), refusal),
+            ..stack.status.clone().unwrap_or_default()
+        })
+    };
+    let wanted = with(status.clone());
+    let written = own::report_status(stack, &wanted, spare, MANAGER, &context.client).await;
     let written = written.map_err(Error::Report)?;
     context.held.forget(&uid);
     tell(context, stack, &written);

@@ -10,7 +10,7 @@ use crate::{
     controllers::defect::Defect,
     helm::RenderError,
     release::ParseNameError,
-    retry::{is_conflict, recovery_of_own},
+    retry::{is_conflict, recovery_of_own, recovery_of_report},
 };
 
 /// Why a look at a release ended early.
@@ -70,10 +70,10 @@ impl Error {
             Self::Watch(_) => Recovery::Unknown,
             Self::Write(error) => error.recovery(),
             // Objects are looked at only after preflight has found the rights to do so.
-            Self::Observe(error)
-            | Self::Record(error)
-            | Self::Finalizer(error)
-            | Self::Report { source: error } => recovery_of_own(error),
+            Self::Observe(error) | Self::Record(error) | Self::Finalizer(error) => {
+                recovery_of_own(error)
+            }
+            Self::Report { source } => recovery_of_report(source),
         }
     }
 

@@ -286,9 +286,19 @@ pub(super) async fn report(
     {
         return Ok(Some(rest));
     }
-    let written = replace(current, status, context)
-        .await
-        .map_err(|source| Error::Report { source })?;
+    let spare = |refusal: &str| ClusterStackReleaseStatus {
+        conditions: conditions::with_refusal(status.conditions.clone(), refusal),
+        ..current.status.clone().unwrap_or_default()
+    };
+    let written = own::report_status(
+        current,
+        &with_status(current, status.clone()),
+        |refusal| with_status(current, spare(refusal)),
+        MANAGER,
+        &context.client,
+    )
+    .await
+    .map_err(|source| Error::Report { source })?;
     context.held.forget(&uid);
     tell(context, release, &written);
     Ok(None)
@@ -307,11 +317,11 @@ pub(super) async fn admit(context: &Context, release: &ClusterStackRelease, defe
     if conditions == before.conditions {
         return;
     }
-    let mut object = release.clone();
-    object.status = Some(ClusterStackReleaseStatus {
+    let status = ClusterStackReleaseStatus {
         conditions,
         ..before
-    });
+    };
+    let object = with_status(release, status);
     match own::replace_status(&object, MANAGER, &context.client).await {
         Ok(_) => context.events.warning(
             object.object_ref(&()),
@@ -336,17 +346,17 @@ pub(super) async fn record(
         resources,
         ..release.status.clone().unwrap_or_default()
     };
-    replace(release, status, context).await
+    let object = with_status(release, status);
+    own::replace_status(&object, MANAGER, &context.client).await
 }
 
-async fn replace(
+fn with_status(
     release: &ClusterStackRelease,
     status: ClusterStackReleaseStatus,
-    context: &Context,
-) -> kube::Result<ClusterStackRelease> {
+) -> ClusterStackRelease {
     let mut object = release.clone();
     object.status = Some(status);
-    own::replace_status(&object, MANAGER, &context.client).await
+    object
 }
 
 /// An event for a failure that is new.
