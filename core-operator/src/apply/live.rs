@@ -95,6 +95,7 @@ type Changed = Arc<dyn Fn(&ObjectIdentity, &LiveObject) + Send + Sync>;
 /// The watches, one a kind, started when a release first has an object of the kind.
 pub struct Live {
     client: Client,
+    watching: Client,
     namespace: Option<String>,
     changed: Changed,
     watches: Mutex<HashMap<(String, String), Arc<Watch>>>,
@@ -115,15 +116,18 @@ pub struct ListKind {
 }
 
 impl Live {
-    /// Without watches yet; `namespace` restricts them. `client` must have no read time-out.
+    /// Without watches yet; `namespace` restricts them. `watching` must bear the silence of watches, `client` is for
+    /// single requests.
     #[must_use]
     pub fn new(
         client: Client,
+        watching: Client,
         namespace: Option<String>,
         changed: impl Fn(&ObjectIdentity, &LiveObject) + Send + Sync + 'static,
     ) -> Self {
         Self {
             client,
+            watching,
             namespace,
             changed: Arc::new(changed),
             watches: Mutex::default(),
@@ -221,9 +225,9 @@ impl Live {
             let namespace = self.namespace.as_deref().filter(|_| kind.namespaced);
             let api: Api<Metadata> = match namespace {
                 Some(namespace) => {
-                    Api::namespaced_with(self.client.clone(), namespace, &kind.resource)
+                    Api::namespaced_with(self.watching.clone(), namespace, &kind.resource)
                 }
-                None => Api::all_with(self.client.clone(), &kind.resource),
+                None => Api::all_with(self.watching.clone(), &kind.resource),
             };
             let (changed, resource) = (Arc::clone(&self.changed), kind.resource.clone());
             // Strangers too: a release may wait for one to go.

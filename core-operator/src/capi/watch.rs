@@ -68,7 +68,7 @@ struct Served<K: kube::Resource<DynamicType = ApiResource> + 'static> {
 }
 
 impl ClusterApi {
-    /// Without watches yet: see [`follow`](Self::follow). `client` must have no read time-out.
+    /// Without watches yet: see [`follow`](Self::follow). `client` must bear the silence of watches.
     #[must_use]
     pub fn new(client: Client, kinds: Arc<Kinds>, told: Told) -> Self {
         Self {

@@ -46,6 +46,10 @@ use crate::{
 /// How long one answer of the API server may be silent. It gives up itself after 60 s, webhooks after 30 s.
 const SILENCE: Duration = Duration::from_secs(40);
 
+/// How long a watch, or the list that it begins with, may be silent. The API server ends each watch after 290 s, which
+/// is what kube asks for, and sends bookmarks in between: whoever is silent for longer is gone.
+const WATCH_SILENCE: Duration = Duration::from_mins(6);
+
 /// How long one chart may take, and how much memory: the largest known chart takes 0.2 s and 90 MiB.
 const RENDER_TIME: Duration = Duration::from_secs(30);
 const RENDER_MEMORY: u64 = 512 << 20;
@@ -153,7 +157,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     }
     checks.watches.not_ready("being filled");
 
-    let clients = Clients::new(&config, &metrics, fence.as_ref())?;
+    let clients = Clients::new(&config, WATCH_SILENCE, &metrics, fence.as_ref())?;
     let operator = Operator {
         clients,
         namespace: (!namespace.is_empty()).then(|| namespace.clone()),
@@ -342,6 +346,7 @@ struct Clients {
 impl Clients {
     fn new(
         config: &Config,
+        watch_silence: Duration,
         metrics: &Arc<Metrics>,
         fence: Option<&Fence>,
     ) -> Result<Self, RunError> {
@@ -353,10 +358,61 @@ impl Clients {
                 .build())
         };
         let mut watching = config.clone();
-        watching.read_timeout = None;
+        watching.read_timeout = Some(watch_silence);
         Ok(Self {
             requests: client(config).map_err(RunError::MakeClient)?,
             watches: client(&watching).map_err(RunError::MakeClient)?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::{extract::State, http::Uri};
+    use k8s_openapi::{List, api::core::v1::ConfigMap};
+    use kube::{Api, runtime::watcher};
+
+    use super::*;
+    use crate::watch::Watched;
+
+    /// An API server that never answers the first list.
+    async fn answer(
+        State(lists): State<Arc<AtomicUsize>>,
+        uri: Uri,
+    ) -> axum::Json<List<ConfigMap>> {
+        let watches = uri
+            .query()
+            .is_some_and(|query| query.contains("watch=true"));
+        if watches || lists.fetch_add(1, Ordering::SeqCst) == 0 {
+            std::future::pending::<()>().await;
+        }
+        let mut list = List::default();
+        list.metadata.resource_version = Some("1".to_owned());
+        axum::Json(list)
+    }
+
+    #[tokio::test]
+    async fn list_of_a_watch_that_hangs_is_asked_for_again() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let lists = Arc::new(AtomicUsize::default());
+        let router = axum::Router::new()
+            .fallback(answer)
+            .with_state(Arc::clone(&lists));
+        tokio::spawn(axum::serve(listener, router).into_future());
+        let config = Config::new(url.parse().unwrap());
+        let (silence, metrics) = (Duration::from_millis(50), Arc::new(Metrics::new()));
+        let clients = Clients::new(&config, silence, &metrics, None).unwrap();
+        let api = Api::<ConfigMap>::all(clients.watches);
+        let events = watcher(api, watcher::Config::default());
+        let watched = Watched::spawn("ConfigMap".to_owned(), (), events, |_, _| {});
+        let patience = Duration::from_mins(1);
+        tokio::time::timeout(patience, watched.filled())
+            .await
+            .unwrap();
+        assert!(lists.load(Ordering::SeqCst) > 1);
     }
 }

@@ -91,6 +91,7 @@ impl Operator {
             .clone()
             .filter(|_| self.allowed.namespaces.is_empty());
         let live = Live::new(
+            self.clients.requests.clone(),
             self.clients.watches.clone(),
             namespace,
             wakes::of_object(&wakers, releases.store()),
