@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use provider_sdk::conformance::{self, Level, Options, Sample, Verdict};
+use provider_sdk::conformance::{self, Kind, Level, Options, Sample, Verdict};
 
 use crate::sham::{Fault, Handle, Process, SAMPLE};
 
@@ -34,4 +34,17 @@ async fn provider_beside_the_sdk_is_conformant_at_every_level() {
     assert_eq!(report.verdict(), Verdict::Conformant, "{}", report.text());
     assert!(report.left_behind.is_empty(), "{}", report.text());
     assert_eq!(report.checks.len(), 126);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_provider_is_conformant_with_images_from_a_registry() {
+    let process = Process::start(None).await;
+    let mut options = options(&process);
+    options
+        .sample
+        .artifacts
+        .sort_by_key(|format| format.kind != Kind::Oci);
+    let report = conformance::run(options).await.unwrap();
+    assert_eq!(report.verdict(), Verdict::Conformant, "{}", report.text());
+    assert!(report.left_behind.is_empty(), "{}", report.text());
 }

@@ -137,37 +137,34 @@ impl Case {
     pub(crate) async fn transferring(&self, wish: &Wish, served: &Served) -> Verdict {
         served.behave(|behaviour| behaviour.hold_at = Some(served.size() / 2));
         let mut open = served.open();
-        let begun = async {
-            // Returns at once if it has begun.
-            let _ = open.wait_for(|open| *open > 0).await;
-        };
-        let calls = async {
-            loop {
-                match self.ensure(wish).await {
-                    Err(status) if !self.calls_again(&status) => {
-                        return Err(failed(wish, "OK", Failure::from(&status)));
-                    }
-                    Ok(observation)
-                        if matches!(state(&observation), State::Failed | State::Active) =>
-                    {
-                        return Err(failed(
-                            wish,
-                            "a transfer of an artifact whose source has stopped in the middle",
-                            brief(&observation),
-                        ));
-                    }
-                    _ => tokio::time::sleep(self.run.pace()).await,
+        let until = Instant::now() + self.run.options.patience;
+        // No call is abandoned: one that is still on its way could start the work anew after a DeleteImage.
+        while Instant::now() < until {
+            match self.ensure(wish).await {
+                Err(status) if !self.calls_again(&status) => {
+                    return Err(failed(wish, "OK", Failure::from(&status)));
                 }
+                Ok(observation) if matches!(state(&observation), State::Failed | State::Active) => {
+                    return Err(failed(
+                        wish,
+                        "a transfer of an artifact whose source has stopped in the middle",
+                        brief(&observation),
+                    ));
+                }
+                _ => {}
             }
-        };
-        tokio::select! {
-            () = begun => Ok(()),
-            result = calls => result,
-            () = tokio::time::sleep(self.run.options.patience) => Err(failed(
-                wish,
-                format!("the source is asked for bytes within {:?}", self.run.options.patience),
-                served.counts(),
-            )),
+            let begun = open.wait_for(|open| *open > 0);
+            if tokio::time::timeout(self.run.pace(), begun).await.is_ok() {
+                return Ok(());
+            }
         }
+        Err(failed(
+            wish,
+            format!(
+                "the source is asked for bytes within {:?}",
+                self.run.options.patience
+            ),
+            served.counts(),
+        ))
     }
 }

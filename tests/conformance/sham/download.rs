@@ -18,15 +18,15 @@ pub struct Bytes {
     pub all: Vec<u8>,
 }
 
-fn client(fault: Option<Fault>, http: &wire::HttpSource) -> Result<reqwest::Client, Reason> {
+fn client(fault: Option<Fault>, authority: &[u8]) -> Result<reqwest::Client, Reason> {
     let mut builder = reqwest::Client::builder()
         .no_proxy()
         .connect_timeout(Duration::from_secs(5));
     if fault == Some(Fault::RedirectsCredentials) {
         builder = builder.redirect(Policy::none());
     }
-    if !http.ca_bundle_pem.is_empty() {
-        let bundle = reqwest::Certificate::from_pem_bundle(&http.ca_bundle_pem)
+    if !authority.is_empty() {
+        let bundle = reqwest::Certificate::from_pem_bundle(authority)
             .map_err(|_error| Reason::InvalidField)?;
         for certificate in bundle {
             builder = builder.add_root_certificate(certificate);
@@ -57,26 +57,84 @@ async fn get(
     request.send().await
 }
 
-/// Continues a download from mirror to mirror; `progress` hears of each piece and may end it.
+/// Continues a download; `progress` hears of all bytes so far. Answers the digest of what was served.
 pub async fn fetch(
     fault: Option<Fault>,
     artifact: &wire::Artifact,
     bytes: &mut Bytes,
     mut progress: impl FnMut(&[u8]),
-) -> Result<(), Reason> {
-    let Some(wire::artifact::Source::Http(http)) = &artifact.source else {
-        return Err(Reason::UnsupportedArtifact);
+) -> Result<String, Reason> {
+    match &artifact.source {
+        Some(wire::artifact::Source::Http(http)) => {
+            let client = client(fault, &http.ca_bundle_pem)?;
+            first_of(&client, &http.urls, artifact, bytes, &mut progress).await?;
+            Ok(digest(&bytes.all))
+        }
+        Some(wire::artifact::Source::Oci(oci)) => {
+            let client = client(fault, &oci.ca_bundle_pem)?;
+            let base = registry(oci).ok_or(Reason::InvalidField)?;
+            let mut manifest = Bytes::default();
+            let url = format!("{base}/manifests/{}", artifact.digest);
+            first_of(&client, &[url], artifact, &mut manifest, &mut |_| {}).await?;
+            let layer = layer(&manifest.all).ok_or(Reason::ContentRejected)?;
+            let url = format!("{base}/blobs/{layer}");
+            first_of(&client, &[url], artifact, bytes, &mut progress).await?;
+            if digest(&bytes.all) != layer {
+                return Err(Reason::DigestMismatch);
+            }
+            Ok(digest(&manifest.all))
+        }
+        None => Err(Reason::UnsupportedArtifact),
+    }
+}
+
+/// The address of a repository's API.
+fn registry(source: &wire::OciSource) -> Option<String> {
+    let (host, path) = source.repository.split_once('/')?;
+    Some(format!("http://{host}/v2/{path}"))
+}
+
+/// The digest of a manifest's only layer.
+fn layer(manifest: &[u8]) -> Option<String> {
+    let manifest: serde_json::Value = serde_json::from_slice(manifest).ok()?;
+    Some(manifest["layers"][0]["digest"].as_str()?.to_owned())
+}
+
+/// The digest of the manifest that a tag names.
+pub async fn resolve(reference: &str) -> Result<(String, String), Reason> {
+    let (repository, tag) = reference
+        .rsplit_once(':')
+        .ok_or(Reason::NodeImagesInvalid)?;
+    let source = wire::OciSource {
+        repository: repository.into(),
+        ca_bundle_pem: Vec::new(),
     };
-    let client = client(fault, http)?;
+    let client = client(None, &[])?;
+    let base = registry(&source).ok_or(Reason::NodeImagesInvalid)?;
+    let mut manifest = Bytes::default();
+    let url = format!("{base}/manifests/{tag}");
+    let artifact = wire::Artifact::default();
+    first_of(&client, &[url], &artifact, &mut manifest, &mut |_| {}).await?;
+    Ok((repository.to_owned(), digest(&manifest.all)))
+}
+
+/// The bytes of the first URL that has them.
+async fn first_of(
+    client: &reqwest::Client,
+    urls: &[String],
+    artifact: &wire::Artifact,
+    bytes: &mut Bytes,
+    progress: &mut impl FnMut(&[u8]),
+) -> Result<(), Reason> {
     let mut worst = Reason::SourceNotFound;
-    for url in &http.urls {
-        let mut response = get(&client, url, artifact, bytes.all.len() as u64).await;
+    for url in urls {
+        let mut response = get(client, url, artifact, bytes.all.len() as u64).await;
         if let Ok(redirect) = &response
             && redirect.status().is_redirection()
             && let Some(there) = redirect.headers().get("location")
             && let Ok(there) = there.to_str()
         {
-            response = get(&client, there, artifact, bytes.all.len() as u64).await;
+            response = get(client, there, artifact, bytes.all.len() as u64).await;
         }
         let Ok(response) = response else {
             worst = Reason::SourceUnavailable;

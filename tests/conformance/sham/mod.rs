@@ -38,6 +38,12 @@ targets:
   elsewhere:
     config: {endpoint: "memory://there"}
     secrets: {token: "good-${CANARY}"}
+artifacts:
+- {kind: http, format: raw}
+- {kind: http, format: qcow2}
+- {kind: http, format: container}
+- {kind: oci, format: container}
+- {kind: oci, format: raw}
 markerPrefix: "sham_"
 nodeImages:
 - release: {provider: sham, stackName: scs, kubernetesVersion: v1.33.4, nodeImageVersion: v1}
@@ -46,4 +52,11 @@ nodeImages:
     - {name: "ubuntu-${RUN}", url: "${URL}", digest: "${DIGEST}", size: ${SIZE}}
     - {name: "flatcar-${RUN}", url: "${URL}", digest: "${DIGEST}", size: ${SIZE}}
   names: ["ubuntu-${RUN}", "flatcar-${RUN}"]
+- about: ociTag
+  release: {provider: sham, stackName: scs, kubernetesVersion: v1.33.4}
+  content: "images: [{name: tagged, reference: '${REPOSITORY}:${TAG}'}]"
+  names: [tagged]
+- about: missingTag
+  release: {provider: sham, stackName: scs, kubernetesVersion: v1.33.4}
+  content: "images: [{name: tagged, reference: '${REPOSITORY}:${MISSING_TAG}'}]"
 "#;

@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     Fault,
-    download::LARGEST,
+    download::{self, LARGEST},
     service::{SLOTS, Sham},
     validate,
 };
@@ -54,9 +54,15 @@ impl Sham {
         #[serde(deny_unknown_fields)]
         struct Entry {
             name: String,
+            #[serde(default)]
             url: String,
+            #[serde(default)]
             digest: String,
+            #[serde(default)]
             size: i64,
+            /// Repository and tag, instead of all that.
+            #[serde(default)]
+            reference: String,
         }
         validate::caller(request.caller.as_ref())?;
         validate::target(request.target.as_ref(), false)?;
@@ -87,13 +93,8 @@ impl Sham {
             {
                 let _ = response.bytes().await;
             }
-            images.push(wire::ImageSpec {
-                display_name: if self.has(Fault::ChangesNames) {
-                    format!("{}-image", entry.name)
-                } else {
-                    entry.name
-                },
-                artifact: Some(wire::Artifact {
+            let (artifact, format) = if entry.reference.is_empty() {
+                let artifact = wire::Artifact {
                     digest: entry.digest,
                     size_bytes: entry.size,
                     compression: wire::Compression::None.into(),
@@ -102,8 +103,30 @@ impl Sham {
                         ca_bundle_pem: Vec::new(),
                     })),
                     ..wire::Artifact::default()
-                }),
-                disk_format: wire::DiskFormat::Raw.into(),
+                };
+                (artifact, wire::DiskFormat::Raw)
+            } else {
+                let (repository, digest) = download::resolve(&entry.reference)
+                    .await
+                    .map_err(|reason| validate::refuse(reason, None, "the tag leads nowhere"))?;
+                let artifact = wire::Artifact {
+                    digest,
+                    source: Some(wire::artifact::Source::Oci(wire::OciSource {
+                        repository,
+                        ca_bundle_pem: Vec::new(),
+                    })),
+                    ..wire::Artifact::default()
+                };
+                (artifact, wire::DiskFormat::Container)
+            };
+            images.push(wire::ImageSpec {
+                display_name: if self.has(Fault::ChangesNames) {
+                    format!("{}-image", entry.name)
+                } else {
+                    entry.name
+                },
+                artifact: Some(artifact),
+                disk_format: format.into(),
                 ..wire::ImageSpec::default()
             });
         }
@@ -135,8 +158,8 @@ impl IdentityService for Services {
                 ]
                 .map(i32::from)
                 .into(),
-                artifact_kinds: vec![wire::ArtifactKind::Http.into()],
-                disk_formats: vec![wire::DiskFormat::Raw.into(), wire::DiskFormat::Qcow2.into()],
+                artifact_kinds: vec![wire::ArtifactKind::Http.into(), wire::ArtifactKind::Oci.into()],
+                disk_formats: vec![wire::DiskFormat::Raw.into(), wire::DiskFormat::Qcow2.into(), wire::DiskFormat::Container.into()],
                 config_schema_json: r#"{"type":"object","additionalProperties":false,"required":["endpoint"],"properties":{"endpoint":{"type":"string","pattern":"^memory://"}}}"#.into(),
                 secret_keys: vec![wire::SecretKey {
                     name: "token".into(),

@@ -142,13 +142,9 @@ pub fn spec(
         .ok_or_else(|| field("spec.artifact"))?;
     match &artifact.source {
         None => return Err(field("spec.artifact.source")),
-        Some(wire::artifact::Source::Oci(_)) => {
+        Some(wire::artifact::Source::Oci(oci)) => {
+            need(!oci.repository.is_empty(), "spec.artifact.oci.repository")?;
             need(!artifact.digest.is_empty(), "spec.artifact.digest")?;
-            return Err(refuse(
-                Reason::UnsupportedArtifact,
-                None,
-                "only files behind HTTP are supported",
-            ));
         }
         Some(wire::artifact::Source::Http(http)) => {
             let good = |url: &String| {
@@ -181,7 +177,9 @@ pub fn spec(
             "the artifact is larger than the limit",
         ));
     }
+    let in_registry = matches!(artifact.source, Some(wire::artifact::Source::Oci(_)));
     match wire::Compression::try_from(artifact.compression) {
+        Ok(wire::Compression::Unspecified) if in_registry => {}
         Ok(wire::Compression::None | wire::Compression::Gzip) => {}
         Ok(wire::Compression::Unspecified) | Err(_) => {
             return Err(field("spec.artifact.compression"));
@@ -199,7 +197,7 @@ pub fn spec(
         assert!(format.is_ok(), "a number that nobody knows");
     }
     match format {
-        Ok(wire::DiskFormat::Raw | wire::DiskFormat::Qcow2) => {}
+        Ok(wire::DiskFormat::Raw | wire::DiskFormat::Qcow2 | wire::DiskFormat::Container) => {}
         Ok(wire::DiskFormat::Unspecified) => return Err(field("spec.disk_format")),
         _ => {
             return Err(refuse(

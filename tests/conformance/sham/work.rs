@@ -113,8 +113,8 @@ impl Sham {
             }
         };
         let bytes = bytes.all;
-        match fetched {
-            Ok(()) => {}
+        let seen = match fetched {
+            Ok(seen) => seen,
             Err(
                 reason @ (Reason::SourceNotFound
                 | Reason::SourceDenied
@@ -134,15 +134,15 @@ impl Sham {
                 self.give_up(&id, &object, reason);
                 return;
             }
-        }
+        };
         if self.fault == Some(Fault::ActiveBeforeVerification) {
-            self.complete(&id, &object, &bytes, &artifact);
+            self.complete(&id, &object, (&seen, bytes.len()), &artifact);
             tokio::time::sleep(Duration::from_millis(700)).await;
         }
         self.change(&id, |work| work.state = State::Verifying);
-        match verify(&artifact, &bytes) {
+        match verify(&artifact, &seen, &bytes) {
             Ok(()) => {
-                self.complete(&id, &object, &bytes, &artifact);
+                self.complete(&id, &object, (&seen, bytes.len()), &artifact);
                 let publish = self.works.lock().unwrap().remove(&id);
                 if publish.is_some_and(|work| work.request.publish) {
                     names::publish(&self.backend, self.fault, &object, &spec.display_name).await;
@@ -221,7 +221,13 @@ impl Sham {
         })?
     }
 
-    fn complete(&self, id: &Id, object: &str, bytes: &[u8], artifact: &wire::Artifact) {
+    fn complete(
+        &self,
+        id: &Id,
+        object: &str,
+        (seen, size): (&str, usize),
+        artifact: &wire::Artifact,
+    ) {
         let asked = self
             .works
             .lock()
@@ -230,8 +236,8 @@ impl Sham {
             .map_or(0, |work| work.policy().verification_level);
         if let Some(object) = self.backend.state().objects.get_mut(object) {
             object.complete = true;
-            object.digest = download::digest(bytes);
-            object.size = bytes.len() as u64;
+            seen.clone_into(&mut object.digest);
+            object.size = size as u64;
             object.verified = Some(Verified {
                 level: level(self.fault, artifact, asked),
                 digest: object.digest.clone(),
@@ -251,8 +257,8 @@ impl Sham {
     }
 }
 
-fn verify(artifact: &wire::Artifact, bytes: &[u8]) -> Result<(), Reason> {
-    if !artifact.digest.is_empty() && artifact.digest != download::digest(bytes) {
+fn verify(artifact: &wire::Artifact, seen: &str, bytes: &[u8]) -> Result<(), Reason> {
+    if !artifact.digest.is_empty() && artifact.digest != seen {
         return Err(Reason::DigestMismatch);
     }
     if artifact.size_bytes > 0 && u64::try_from(artifact.size_bytes) != Ok(bytes.len() as u64) {
