@@ -107,6 +107,16 @@ async fn recovered(
     Ok(())
 }
 
+/// Makes stacks with these names in both.
+async fn add(grounds: [&Ground<'_>; 2], stacks: &[&str]) -> Result<()> {
+    for ground in grounds {
+        for stack in stacks {
+            ground.stack(stack, &example(stack, "v1"), "").await?;
+        }
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn outages_of_the_api_server_change_no_verdict_and_are_survived() -> Result<()> {
     let control_plane = ControlPlane::start(Options::default()).await?;
@@ -117,11 +127,7 @@ async fn outages_of_the_api_server_change_no_verdict_and_are_survived() -> Resul
         let alone = Ground::in_namespace(bed, &namespace).await?;
         let leader = Arc::new(leading.operator().start().await?);
         let survivor = alone.operator().arg("--leader-elect=false").start().await?;
-        for ground in [&leading, &alone] {
-            for stack in OLD {
-                ground.stack(stack, &example(stack, "v1"), "").await?;
-            }
-        }
+        add([&leading, &alone], &OLD).await?;
         for ground in [&leading, &alone] {
             for stack in OLD {
                 ground.ready(stack).await?;
@@ -130,11 +136,7 @@ async fn outages_of_the_api_server_change_no_verdict_and_are_survived() -> Resul
         let before = [verdicts(&leading).await?, verdicts(&alone).await?];
 
         // Connections are refused, in the middle of work.
-        for ground in [&leading, &alone] {
-            for stack in NEW {
-                ground.stack(stack, &example(stack, "v1"), "").await?;
-            }
-        }
+        add([&leading, &alone], &NEW).await?;
         control_plane.kill_api_server();
         let late = leading.operator().without_waiting().start().await?;
         let late = Arc::new(late);
@@ -200,11 +202,7 @@ async fn outages_of_the_api_server_change_no_verdict_and_are_survived() -> Resul
         ensure!(survivor.is_running());
 
         // Told to end in the middle of work, while nobody answers: as long as a pod has for it.
-        for ground in [&leading, &alone] {
-            for stack in LAST {
-                ground.stack(stack, &example(stack, "v1"), "").await?;
-            }
-        }
+        add([&leading, &alone], &LAST).await?;
         signal(control_plane.pid(), "STOP")?;
         let survivor = Arc::new(survivor);
         let ends = tokio::try_join!(stop(&leader), stop(&survivor));
