@@ -1,4 +1,8 @@
 //! The program `provider-conformance`: what its exit codes and files say.
+#![expect(
+    clippy::unwrap_used,
+    reason = "all of this is a test, which Clippy sees of functions with #[test] only"
+)]
 
 use std::process::{Command, Output};
 

@@ -59,6 +59,8 @@ pub struct State {
     /// Ids of all objects that ever were.
     pub burnt: BTreeSet<String>,
     pub down: bool,
+    /// How often somebody read all names.
+    pub looks: u64,
     foreign: u64,
 }
 

@@ -39,8 +39,9 @@ impl Hooks for super::process::Handle {
                 state().objects.remove(&argument("ID")?);
             }
             Hook::BackendNames => {
-                let lines = state();
-                let lines = lines
+                let mut names = state();
+                names.looks += 1;
+                let lines = names
                     .objects
                     .values()
                     .map(|object| format!("{}\t{}", object.id, object.name));

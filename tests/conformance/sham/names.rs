@@ -6,7 +6,7 @@ use super::{Fault, backend::Backend};
 
 /// Gives an object its display name; false if somebody else's object is in the way.
 pub async fn publish(backend: &Backend, fault: Option<Fault>, id: &str, name: &str) -> bool {
-    let others = {
+    let (others, looks) = {
         let mut state = backend.state();
         let Some(ours) = state.objects.get(id).cloned() else {
             return false;
@@ -42,10 +42,15 @@ pub async fn publish(backend: &Backend, fault: Option<Fault>, id: &str, name: &s
             rename(&mut state, id, Some(name));
             return true;
         }
-        others
+        (others, state.looks)
     };
-    // The wrong order, and time to see it.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // The wrong order, and time to see it, however slow the machine is.
+    for _ in 0..2000 {
+        if backend.state().looks > looks + 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let mut state = backend.state();
     for other in &others {
         rename(&mut state, other, None);

@@ -36,6 +36,8 @@ pub struct Sham {
     remembered: Mutex<HashMap<Id, wire::EnsureImageRequest>>,
     logins: Mutex<HashMap<String, String>>,
     failures: AtomicU64,
+    /// How often an image was shown as ACTIVE whose worker still runs.
+    pub shown_early: AtomicU64,
 }
 
 impl Sham {
@@ -50,6 +52,7 @@ impl Sham {
             remembered: Mutex::default(),
             logins: Mutex::default(),
             failures: AtomicU64::new(0),
+            shown_early: AtomicU64::new(0),
         })
     }
 
@@ -134,6 +137,9 @@ impl Sham {
             }),
         ) = (active, works.get(id))
         {
+            if works.contains_key(id) {
+                self.shown_early.fetch_add(1, Ordering::SeqCst);
+            }
             let marker = object.marker.as_ref()?;
             let verified = object.verified.as_ref()?;
             return Some(wire::ImageObservation {

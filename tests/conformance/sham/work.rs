@@ -1,7 +1,7 @@
 //! Workers: each moves the bytes of one image, detached from the call that started it.
 
 use std::{
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::Ordering},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -137,7 +137,13 @@ impl Sham {
         };
         if self.fault == Some(Fault::ActiveBeforeVerification) {
             self.complete(&id, &object, (&seen, bytes.len()), &artifact);
-            tokio::time::sleep(Duration::from_millis(700)).await;
+            // Long enough to be seen, however slow the machine is.
+            for _ in 0..2000 {
+                if self.shown_early.load(Ordering::SeqCst) > 0 {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
         }
         self.change(&id, |work| work.state = State::Verifying);
         match verify(&artifact, &seen, &bytes) {
