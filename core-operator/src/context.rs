@@ -89,6 +89,19 @@ impl Context {
         stacks
     }
 
+    /// The releases that a stack wants.
+    #[must_use]
+    pub fn releases_of(&self, stack: &ClusterStack) -> Vec<Arc<ClusterStackRelease>> {
+        let (namespace, uid) = (stack.namespace(), stack.uid());
+        let mut releases = self.releases.state();
+        releases.retain(|release| {
+            let mut owners = release.owner_references().iter();
+            release.namespace() == namespace
+                && owners.any(|owner| Some(owner.uid.as_str()) == uid.as_deref())
+        });
+        releases
+    }
+
     /// The release with this `<namespace>/<name>`, as the annotation of an applied object has it.
     #[must_use]
     pub fn release(&self, full_name: &str) -> Option<Arc<ClusterStackRelease>> {

@@ -90,6 +90,12 @@ fn rules() -> Vec<PolicyRule> {
             &["create", "patch"],
         ),
         rule("apiextensions.k8s.io", &["customresourcedefinitions"], READ),
+        // Metadata of those with our label: their rights are ours.
+        rule(
+            "rbac.authorization.k8s.io",
+            &["clusterroles"],
+            &["list", "watch"],
+        ),
         rule("events.k8s.io", &["events"], &["create", "patch"]),
         // Those that spec.source names, one by one.
         rule("", &["secrets"], &["get"]),

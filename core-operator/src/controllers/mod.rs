@@ -5,6 +5,7 @@ pub mod cluster_stack_release;
 pub mod defect;
 pub mod own;
 pub mod places;
+pub mod secrets;
 
 use std::time::Duration;
 

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt};
 use proto::Recovery;
 
+use super::secrets::Secrets;
 use crate::{
     api::ClusterStack,
     args::DefaultSource,
@@ -49,6 +50,7 @@ struct Inner {
     sources: Sources,
     default: DefaultSource,
     root: Option<PathBuf>,
+    secrets: Secrets,
 }
 
 impl Places {
@@ -65,7 +67,14 @@ impl Places {
             sources,
             default,
             root,
+            secrets: Secrets::default(),
         }))
+    }
+
+    /// What is known of the Secrets that were read.
+    #[must_use]
+    pub fn secrets(&self) -> &Secrets {
+        &self.0.secrets
     }
 
     /// Whether the stack's releases lie in a directory, whose content may change at any time and is read for next to
@@ -103,17 +112,16 @@ impl Places {
     async fn spec(&self, stack: &ClusterStack) -> Result<SourceSpec, PlaceError> {
         let source = stack.spec.source.as_ref();
         let namespace = stack.namespace().unwrap_or_default();
-        let read = async |name: Option<&str>| match name {
-            None => Ok(None),
-            Some(name) => {
-                let secrets: Api<Secret> = Api::namespaced(self.0.client.clone(), &namespace);
-                let secret = secrets.get_opt(name).await;
-                let secret = secret.map_err(|source| PlaceError::ReadSecret {
-                    secret: name.to_owned(),
-                    source: Arc::new(source),
-                });
-                secret.map(|secret| secret.and_then(|secret| secret.data))
-            }
+        let read = async |name: Option<&str>| {
+            let Some(name) = name else { return Ok(None) };
+            let secrets: Api<Secret> = Api::namespaced(self.0.client.clone(), &namespace);
+            let secret = secrets.get_opt(name).await;
+            let secret = secret.map_err(|source| PlaceError::ReadSecret {
+                secret: name.to_owned(),
+                source: Arc::new(source),
+            })?;
+            self.0.secrets.read(&namespace, name, secret.as_ref());
+            Ok::<_, PlaceError>(secret.and_then(|secret| secret.data))
         };
         let token = source.and_then(|source| source.secret_ref.as_ref());
         let ca = source.and_then(|source| source.ca_secret_ref.as_ref());

@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api, Client, Resource,
@@ -21,12 +22,13 @@ use tracing::{debug, warn};
 
 use super::{Clients, RunError};
 use crate::{
-    api::WATCH_FILTER_LABEL,
+    api::{AGGREGATE_LABEL, ClusterStackRelease, WATCH_FILTER_LABEL},
     apply::{discovery::Kinds, live::Live, placement::Allowed, write::Writer},
     args::DefaultSource,
     capi::{preflight::Preflight, watch::ClusterApi},
+    conditions::{self, reason},
     context::Context,
-    controllers::{cluster_stack, cluster_stack_release, places::Places},
+    controllers::{cluster_stack, cluster_stack_release, places::Places, secrets},
     events::Events,
     helm::Helm,
     metrics::Metrics,
@@ -53,6 +55,16 @@ const SERVED_AFTER: Duration = Duration::from_millis(200);
 
 /// Shortest time between two looks at what is served.
 const BUNCH: Duration = Duration::from_secs(1);
+
+/// From the moment that a role with our label is there until its rights are ours: a controller joins it with the others,
+/// and API servers take that in; tenths of a second when idle. Pauses between looks.
+const AGGREGATED_AFTER: [Duration; 4] = [
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+    Duration::from_secs(6),
+    Duration::from_secs(20),
+];
+
 /// How many objects are reconciled at the same time.
 pub(super) struct Concurrency {
     pub stacks: usize,
@@ -136,10 +148,12 @@ impl Operator {
             .await
             .map_err(RunError::Discover)?;
         let _definitions = follow_definitions(self.clients.watches.clone(), &context);
+        let _roles = follow_roles(self.clients.watches.clone(), &context);
         stacks.filled().await;
         releases.filled().await;
         ready.ready();
         tokio::spawn(collect(Arc::clone(&context), stop.clone()));
+        tokio::spawn(secrets::follow(Arc::clone(&context), stop.clone()));
 
         let both = async {
             tokio::join!(
@@ -242,6 +256,55 @@ fn follow_definitions(
     Watched::spawn(name, (), events, move |_, _| {
         let _ = sender.send(());
     })
+}
+
+/// New, changed and vanished roles with our label: releases that lack a right look again. Rights that come by another way
+/// are found at the next attempt.
+fn follow_roles(client: Client, context: &Arc<Context>) -> Watched<PartialObjectMeta<ClusterRole>> {
+    let api = Api::<PartialObjectMeta<ClusterRole>>::all(client);
+    let config = watcher::Config::default().labels(&format!("{AGGREGATE_LABEL}=true"));
+    let (sender, mut changes) = mpsc::unbounded_channel::<()>();
+    let weak = Arc::downgrade(context);
+    tokio::spawn(async move {
+        while changes.recv().await.is_some() {
+            let mut pauses = AGGREGATED_AFTER.iter();
+            while let Some(pause) = pauses.next() {
+                match timeout(*pause, changes.recv()).await {
+                    Ok(Some(())) => pauses = AGGREGATED_AFTER.iter(),
+                    Ok(None) => return,
+                    Err(_elapsed) => {
+                        let Some(context) = weak.upgrade() else {
+                            return;
+                        };
+                        look_at_rights(&context);
+                    }
+                }
+            }
+        }
+    });
+    Watched::spawn(
+        "ClusterRole".to_owned(),
+        (),
+        watcher(api, config),
+        move |_, _| {
+            let _ = sender.send(());
+        },
+    )
+}
+
+fn look_at_rights(context: &Context) {
+    context.preflight.forget_rights();
+    for release in context.releases.state() {
+        if lacks_rights(&release) {
+            context.wakers.releases.wake(ObjectRef::from_obj(&*release));
+        }
+    }
+}
+
+fn lacks_rights(release: &ClusterStackRelease) -> bool {
+    let status = release.status.as_ref();
+    let applied = status.and_then(|it| conditions::find(&it.conditions, conditions::APPLIED));
+    applied.is_some_and(|it| [reason::FORBIDDEN, reason::REFUSED].contains(&it.reason.as_str()))
 }
 
 /// What a reconcile fails with.

@@ -132,6 +132,11 @@ impl Preflight {
         }
     }
 
+    /// Forgets all rights: a role has changed.
+    pub fn forget_rights(&self) {
+        self.rights.forget_all();
+    }
+
     async fn served(
         &self,
         manifests: &[Manifest],

@@ -95,6 +95,11 @@ impl<T: Clone + Send + Sync + 'static> Questions<T> {
         lock(&self.state).questions.remove(about);
     }
 
+    /// Forgets every answer.
+    pub(super) fn forget_all(&self) {
+        lock(&self.state).questions.clear();
+    }
+
     fn start(&self, state: &mut State<T>, about: &str, asking: Asking<T>) -> Shared<Asking<T>> {
         state.asked += 1;
         let (number, shared_state, key) = (state.asked, Arc::clone(&self.state), about.to_owned());

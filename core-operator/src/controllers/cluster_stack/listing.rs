@@ -55,7 +55,7 @@ pub(super) fn look(stack: &Arc<ClusterStack>, context: &Arc<Context>) -> Listed 
     let (waker, object) = (context.wakers.stacks.clone(), ObjectRef::from_obj(&**stack));
     let look = context
         .listings
-        .look(&uid, input(stack), pace, list, move || {
+        .look(&uid, input(stack, context), pace, list, move || {
             waker.wake(object);
         });
     Listed {
@@ -65,9 +65,10 @@ pub(super) fn look(stack: &Arc<ClusterStack>, context: &Arc<Context>) -> Listed 
     }
 }
 
-/// Any change of the spec lists at once: somebody is waiting for something.
-fn input(stack: &ClusterStack) -> u64 {
+/// Any change of the spec or of a Secret lists at once: somebody is waiting for something.
+fn input(stack: &ClusterStack, context: &Context) -> u64 {
     let mut hasher = DefaultHasher::new();
     stack.metadata.generation.hash(&mut hasher);
+    context.places.secrets().changes(stack).hash(&mut hasher);
     hasher.finish()
 }

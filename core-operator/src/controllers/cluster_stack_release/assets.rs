@@ -176,7 +176,7 @@ pub(super) fn look(
     );
     let look = context
         .assets
-        .look(&uid, input(stack), pace, bring, move || {
+        .look(&uid, input(stack, context), pace, bring, move || {
             waker.wake(object);
         });
     match (look.value, look.failure) {
@@ -199,11 +199,12 @@ pub(super) fn look(
 }
 
 /// What decides about the content, apart from the release's name.
-fn input(stack: &ClusterStack) -> u64 {
+fn input(stack: &ClusterStack, context: &Context) -> u64 {
     let mut hasher = DefaultHasher::new();
     // The derived form has every field.
     format!("{:?}", stack.spec.source).hash(&mut hasher);
     stack.uid().hash(&mut hasher);
+    context.places.secrets().changes(stack).hash(&mut hasher);
     hasher.finish()
 }
 
