@@ -25,5 +25,7 @@ mod worker;
 
 #[cfg(feature = "provider")]
 pub use provider::Provider;
+#[cfg(feature = "serve")]
+pub use serve::serve;
 #[cfg(feature = "provider")]
 pub use worker::hash;

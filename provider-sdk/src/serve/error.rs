@@ -49,6 +49,9 @@ pub enum ServeError {
         /// What is wrong with it.
         why: String,
     },
+    /// The system does not let us listen for signals.
+    #[error("failed to listen for signals")]
+    Signals(#[source] io::Error),
     /// The server ended by itself.
     #[error("failed to serve")]
     Serve(#[source] tonic::transport::Error),

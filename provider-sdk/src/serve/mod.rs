@@ -40,6 +40,8 @@ pub use metrics::{Metrics, RunningTransfer};
 pub use options::{Listen, ServeOptions};
 pub use telemetry::{LogFormat, Telemetry, init};
 
+use crate::provider::Provider;
+use crate::server::services;
 use calls::Calls;
 use connection::Listener;
 use peer::Allowed;
@@ -237,6 +239,25 @@ impl Process {
             () = end => Ok(()),
         }
     }
+}
+
+/// Serves a provider until the process is told to end (SIGTERM, SIGINT): all that the `main` of a provider does after it has
+/// read its options. Sets up logs and traces of the process as well.
+///
+/// # Errors
+///
+/// Options that cannot work, ports that are taken, a provider whose info breaks the contract.
+pub async fn serve(provider: impl Provider, options: ServeOptions) -> Result<(), ServeError> {
+    // Fails only when somebody did it before.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let services = services(Arc::new(provider)).map_err(ServeError::Info)?;
+    let _telemetry = init(&services.info.name, &options)?;
+    let stop = told_to_stop().map_err(ServeError::Signals)?;
+    let process = Process::bind(options).await?;
+    let routes = Routes::new(services.identity).add_service(services.images);
+    process.run(routes, stop).await?;
+    services.shutdown.stop().await;
+    Ok(())
 }
 
 /// Ready when the process is told to end (SIGTERM, SIGINT).
