@@ -98,7 +98,9 @@ impl Lease {
         })
     }
 
-    /// Shows in readiness whether the lease can be read and written; a replica that waits is ready.
+    /// Shows in readiness whether the lease can be read and written; a replica that waits is ready. One that takes the lease
+    /// is not, from before anybody can see that it has it until its first renewal: what else has to be ready for a leader
+    /// is the caller's to say until then.
     #[must_use]
     pub fn reporting_to(mut self, check: Check) -> Self {
         self.check = Some(check);
@@ -132,7 +134,9 @@ impl Lease {
                 }
                 return Err(LeaseError::Stop);
             }
-            self.show(attempt.as_ref().err());
+            if !matches!(attempt, Ok(Attempt::Held(_))) {
+                self.show(attempt.as_ref().err());
+            }
             match attempt {
                 Ok(Attempt::Held(held)) => {
                     info!(
@@ -247,7 +251,7 @@ impl Lease {
     ) -> Result<Attempt, RequestError> {
         let now = Instant::now();
         observation.update(lease, now);
-        let written =
+        let previous =
             match observation.decide(lease, &self.config.identity, self.config.duration, now) {
                 Decision::Wait => {
                     let holder = lease
@@ -255,10 +259,13 @@ impl Lease {
                         .unwrap_or("the holder of a deleted lease");
                     return Ok(Attempt::HeldBy(holder.to_owned()));
                 }
-                Decision::Take => self.put(lease).await,
-                Decision::Create => self.put(None).await,
+                Decision::Take => lease,
+                Decision::Create => None,
             };
-        match written {
+        if let Some(check) = &self.check {
+            check.not_ready("being acquired");
+        }
+        match self.put(previous).await {
             Ok(held) => Ok(Attempt::Held(held)),
             // Somebody was faster: look again after the retry interval.
             Err(error) if error.code() == Some(409) => {

@@ -25,6 +25,8 @@ enum Link {
     Deaf,
     /// The API server answers 500.
     Broken,
+    /// Requests take effect at once, the answers come a second later.
+    Late,
 }
 
 /// The lease server: compare-and-swap on `resourceVersion`, as the real one.
@@ -129,6 +131,11 @@ fn connect(server: &Arc<Server>, who: &str) -> (Client, Wire) {
                     json!({"kind": "Status", "code": 500}),
                 ),
                 Link::Up => server.answer(&parts.method, &body),
+                Link::Late => {
+                    let answer = server.answer(&parts.method, &body);
+                    sleep(seconds(1)).await;
+                    answer
+                }
                 Link::Deaf => {
                     server.answer(&parts.method, &body);
                     std::future::pending().await
@@ -487,6 +494,45 @@ async fn a_candidate_that_waits_is_ready_and_one_without_api_server_is_not() {
     wire.set(Link::Up);
     sleep(seconds(4)).await;
     assert!(readiness.is_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_leader_is_not_ready_before_it_says_so() {
+    let server = Arc::new(Server::default());
+    let readiness = crate::servers::Readiness::new();
+    let (lease, wire) = candidate(&server, "a");
+    wire.set(Link::Late);
+    let acquiring = tokio::spawn(acquire(lease.reporting_to(readiness.check("lease"))));
+    while server.holder().is_none() {
+        assert!(!readiness.is_ready());
+        sleep(Duration::from_millis(100)).await;
+    }
+    // Others see already who holds it.
+    assert!(!readiness.is_ready());
+    let _leadership = acquiring.await.unwrap();
+    assert!(!readiness.is_ready());
+    sleep(seconds(10)).await;
+    assert!(readiness.is_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_candidate_that_takes_over_is_not_ready_before_it_says_so() {
+    let server = Arc::new(Server::default());
+    let (a, _) = candidate(&server, "a");
+    let leadership = acquire(a).await;
+    let readiness = crate::servers::Readiness::new();
+    let (b, wire) = candidate(&server, "b");
+    let acquiring = tokio::spawn(acquire(b.reporting_to(readiness.check("lease"))));
+    sleep(seconds(10)).await;
+    assert!(readiness.is_ready());
+    leadership.release().await;
+    wire.set(Link::Late);
+    while server.holder().is_none() {
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert!(!readiness.is_ready());
+    let _leadership = acquiring.await.unwrap();
+    assert!(!readiness.is_ready());
 }
 
 #[tokio::test(start_paused = true)]

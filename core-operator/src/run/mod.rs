@@ -156,6 +156,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         None => metrics.leader(true),
     }
     checks.watches.not_ready("being filled");
+    checks.lease.ready();
 
     let clients = Clients::new(&config, WATCH_SILENCE, &metrics, fence.as_ref())?;
     let operator = Operator {
@@ -324,7 +325,6 @@ async fn lead(
         });
     }
     if !leader_elect {
-        checks.lease.ready();
         return Ok(Some(None));
     }
     let lease = Lease::new(client.clone(), LeaseConfig::new(namespace, identity))?;
