@@ -322,6 +322,15 @@ pub struct ValidatedTarget {
 }
 
 impl ValidatedTarget {
+    /// A place, about which there is nothing to warn.
+    #[must_use]
+    pub fn new(identity: impl Into<String>) -> Self {
+        Self {
+            identity: identity.into(),
+            warnings: Vec::new(),
+        }
+    }
+
     /// The place, as the core calls it.
     #[must_use]
     pub fn place(&self, provider_name: &str) -> TargetId {
