@@ -1,6 +1,7 @@
 //! What a provider sees in its backend.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use jiff::Timestamp;
 use proto::{
@@ -63,6 +64,13 @@ impl Marker {
     #[must_use]
     pub fn same_owner(&self, other: &Self) -> bool {
         self.provider == other.provider && self.installation == other.installation
+    }
+}
+
+impl fmt::Display for Marker {
+    /// Provider, installation and key: what tells one image from any other at a place.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.provider, self.installation, self.key())
     }
 }
 
@@ -185,12 +193,25 @@ impl Transferred {
     /// Bytes that were stored as they were served.
     #[must_use]
     pub fn unchanged(digest: Digest, bytes: u64) -> Self {
-        Self {
-            served_digest: Some(digest.clone()),
-            served_bytes: Some(bytes),
-            stored_digest: Some(digest),
-            stored_bytes: Some(bytes),
-        }
+        Self::default()
+            .served_as(digest.clone(), bytes)
+            .stored_as(digest, bytes)
+    }
+
+    /// The same with digest and size of the bytes as served.
+    #[must_use]
+    pub fn served_as(mut self, digest: Digest, bytes: u64) -> Self {
+        self.served_digest = Some(digest);
+        self.served_bytes = Some(bytes);
+        self
+    }
+
+    /// The same with digest and size of the bytes as stored.
+    #[must_use]
+    pub fn stored_as(mut self, digest: Digest, bytes: u64) -> Self {
+        self.stored_digest = Some(digest);
+        self.stored_bytes = Some(bytes);
+        self
     }
 }
 

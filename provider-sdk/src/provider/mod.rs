@@ -17,6 +17,8 @@
 //! an author never spawns tasks that outlive a call.
 
 mod found;
+#[cfg(feature = "download")]
+mod source;
 mod work;
 
 use std::pin::Pin;
@@ -29,6 +31,8 @@ use proto::{
 use tokio::io::AsyncRead;
 
 pub use found::{Found, Marker, Named, Phase, Transferred, Verified};
+#[cfg(feature = "download")]
+pub use source::source_error;
 pub use work::{Progress, Work};
 
 /// What the methods of a provider return.
@@ -67,8 +71,9 @@ pub trait Provider: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Which images a release needs at the target, read from its node-images file, which may be empty and is not to be
-    /// trusted. Creates nothing, fetches no image bytes; tags become digests.
+    /// Which images a release needs at the target, read from its node-images file, which is not to be trusted. Creates
+    /// nothing, fetches no image bytes; tags become digests. Not asked for a release without such a file, which needs none;
+    /// the default is for providers that have no file format.
     ///
     /// # Errors
     ///
@@ -78,7 +83,10 @@ pub trait Provider: Send + Sync + 'static {
         target: &Target,
         release: &ReleaseIdentity,
         node_images: &[u8],
-    ) -> Result<ResolvedImages>;
+    ) -> Result<ResolvedImages> {
+        let _ = (target, release, node_images);
+        Ok(ResolvedImages::default())
+    }
 
     /// What carries our marker under this key, with whatever spec digest; of several the oldest finished one. Objects with
     /// another marker or none do not count. Changes nothing.
@@ -105,7 +113,8 @@ pub trait Provider: Send + Sync + 'static {
     /// compares them with those that are expected, and removes what is wrong.
     ///
     /// [`Work::transferred`] tells what went through this process on the way in; after a restart that is gone, and only
-    /// what the backend reports, or reading back, remains.
+    /// what the backend reports, or reading back, remains. The default takes [`Found::digest`] and
+    /// [`Found::size_bytes`], and [`read_back`](Self::read_back) where they tell nothing.
     ///
     /// # Errors
     ///
@@ -115,7 +124,9 @@ pub trait Provider: Send + Sync + 'static {
         work: &Work,
         found: &Found,
         level: VerificationLevel,
-    ) -> Result<Verified>;
+    ) -> Result<Verified> {
+        crate::worker::by_report(self, work, found, level).await
+    }
 
     /// Stores a finished verification beside the image, so that it is in [`Found::verification`] after a restart. Without
     /// it, an image is verified again after a restart of the provider.

@@ -3,11 +3,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use proto::{ImageSpec, Target};
+use proto::{HttpSource, ImageSpec, ProviderError, SpecDigest, Target};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Found, Marker, Transferred};
+use super::{Found, Marker, Result, Transferred};
 
 /// One attempt to bring an image to a place.
 #[derive(Debug)]
@@ -54,6 +54,28 @@ impl Work {
     #[must_use]
     pub fn spec(&self) -> &ImageSpec {
         &self.spec
+    }
+
+    /// The spec as a hash, as it stands in the marker.
+    ///
+    /// # Errors
+    ///
+    /// There is none; work that the SDK hands out has one.
+    pub fn spec_digest(&self) -> Result<&SpecDigest> {
+        self.marker
+            .spec_digest()
+            .ok_or_else(|| ProviderError::internal_bug("work without a spec digest"))
+    }
+
+    /// Where the bytes are, for a provider that takes files behind HTTP.
+    ///
+    /// # Errors
+    ///
+    /// They are somewhere else; a provider that announces no other kind is not handed such work.
+    pub fn http(&self) -> Result<&HttpSource> {
+        self.spec.http().ok_or_else(|| {
+            ProviderError::unsupported_artifact("the artifact is no file behind HTTP")
+        })
     }
 
     /// The name under which the object is made.

@@ -272,7 +272,7 @@ impl Bring {
             memory.accepted.get_or_insert(now);
             memory.spec_digest = Some(wish.spec_digest.clone());
         }
-        if matches!(step, Step::Verify(_) | Step::Active) && memory.attempt == 0 {
+        if matches!(step, Step::Verify(_) | Step::Active | Step::Late) && memory.attempt == 0 {
             memory.attempt = next_attempt(0, wish.policy.attempt_floor);
         }
         if matches!(step, Step::Verify(_)) && memory.failed {
@@ -537,7 +537,6 @@ impl Bring {
         let (same, level) = if let Some(same) = likeness.known(object) {
             (same, VerificationLevel::Metadata)
         } else {
-            self.enter(Stage::Verifying, None);
             match provider.read_back(&target, &object.id).await {
                 Ok(reader) => (likeness.matches(reader).await?, VerificationLevel::Content),
                 Err(error) if error.reason() == Some(Reason::NotSupported) => return Ok(()),

@@ -168,7 +168,9 @@ impl Memory {
                         State::Transferring
                     };
                 }
-                Stage::Verifying => return State::Verifying,
+                Stage::Verifying if self.found.is_some() => return State::Verifying,
+                // Brought just now, and not seen yet.
+                Stage::Verifying => return State::Transferring,
                 Stage::Looking | Stage::Naming => {}
             },
             None => {}

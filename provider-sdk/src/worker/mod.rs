@@ -36,6 +36,7 @@ use crate::redact::Redactor;
 use entry::{Entry, Memory, Running, Told, Wish};
 use publish::NameLocks;
 
+pub(crate) use verify::by_report;
 pub use verify::hash;
 
 /// Longest time that a call waits for a worker; the contract wants an answer within 10 s.

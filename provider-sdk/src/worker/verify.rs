@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256, Sha512};
 use tokio::io::AsyncReadExt as _;
 
 use crate::clock::Clock;
-use crate::provider::{Named, Reader, Result, Verified};
+use crate::provider::{Found, Named, Provider, Reader, Result, Verified, Work};
 
 /// Bytes that are hashed at a time.
 const CHUNK: usize = 256 << 10;
@@ -59,6 +59,57 @@ pub(super) fn judge(
         observed_size_bytes: seen.size_bytes,
         verify_time: clock.now(),
     })
+}
+
+/// Checks an image by what the backend reports of its bytes, or by reading them back where that tells nothing.
+///
+/// # Errors
+///
+/// `DIGEST_MISMATCH` if the stored bytes are not those that came in; whatever kept it from reading back.
+pub(crate) async fn by_report(
+    provider: &(impl Provider + ?Sized),
+    work: &Work,
+    found: &Found,
+    level: VerificationLevel,
+) -> Result<Verified> {
+    let artifact = &work.spec().artifact;
+    let plain = artifact.compression == Compression::None;
+    let brought = work.transferred();
+    let expected = match (plain, &artifact.uncompressed_digest) {
+        (true, _) => artifact.digest.as_ref(),
+        (false, Some(digest)) => Some(digest),
+        (false, None) => brought.and_then(|brought| brought.stored_digest.as_ref()),
+    };
+    let algorithm = expected.map(Digest::algorithm);
+    let reported = found
+        .digest
+        .clone()
+        .filter(|digest| algorithm.is_none_or(|wanted| digest.algorithm() == wanted));
+    let needed = level == VerificationLevel::Content || algorithm.is_some() && reported.is_none();
+    let (stored, size) = if needed && level > VerificationLevel::Presence {
+        let reader = provider.read_back(&work.target(), &found.id).await?;
+        let algorithm = algorithm.unwrap_or(Algorithm::Sha256);
+        let (digest, size) = hash(reader, algorithm).await?;
+        (Some(digest), Some(size))
+    } else {
+        (reported, found.size_bytes)
+    };
+    if plain {
+        return Ok(Verified::new(level, stored, size));
+    }
+    // What was unpacked is compared with what is inside; only then the digest of what was served counts.
+    if let (Some(expected), Some(stored)) = (expected, &stored)
+        && expected != stored
+    {
+        return Err(ProviderError::digest_mismatch(format!(
+            "the digest of the unpacked image is {stored}, expected {expected}"
+        )));
+    }
+    let served = brought.and_then(|brought| brought.served_digest.clone());
+    let known = artifact.uncompressed_digest.is_some() && stored.is_some();
+    let served = served.or_else(|| artifact.digest.clone().filter(|_| known));
+    let size = brought.and_then(|brought| brought.served_bytes);
+    Ok(Verified::new(level, served, size))
 }
 
 /// What a stored object must look like to be taken over; absent if a spec does not say.

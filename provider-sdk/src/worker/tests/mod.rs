@@ -317,6 +317,7 @@ async fn passed_deadline_starts_nothing_and_spoils_nothing() {
     let failed = bench.seen(&late).await;
     assert_eq!(reason(failed.error.as_ref()), Some(Reason::DeadlinePassed));
     assert_eq!(bench.fake.transfers(), 0);
+    assert_eq!(failed.attempt, 1);
     bench.settled(&ensure(2)).await;
     let mut late = ensure(2);
     late.policy.deadline = Some(bench.clock.now());
