@@ -1,10 +1,9 @@
-//! Building blocks for provider integrations of the Cluster Stack Operator.
-//!
-//! - `provider` (feature `provider`): the trait that an author implements.
-//! - `server`: both services of the contract over it, and the workers that bring images.
-//! - `serve` (feature `serve`): a provider as a process.
-//! - `download` (feature `download`): the downloader, which the core uses as well.
-//! - `conformance` (feature `conformance`): the suite that judges any provider, in any language.
+// The example in there needs the trait.
+#![cfg_attr(feature = "provider", doc = include_str!("../README.md"))]
+#![cfg_attr(
+    not(feature = "provider"),
+    doc = "Building blocks for provider integrations of the Cluster Stack Operator."
+)]
 
 #[cfg(feature = "provider")]
 mod clock;
@@ -20,6 +19,8 @@ mod redact;
 pub mod serve;
 #[cfg(feature = "provider")]
 pub mod server;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(feature = "provider")]
 mod worker;
 
