@@ -32,6 +32,7 @@ impl provider_sdk::Provider for Memory {
         let (id, url) = (work.marker().to_string(), work.http()?.urls[0].clone());
         let path = std::env::temp_dir().join(work.marker().key().as_str());
         let downloader = Downloader::new(client(&ClientOptions::default()).map_err(source_error)?);
+        work.progress().unmeasured(); // else silence counts as a stall
         let got = downloader
             .fetch(&Download::new(url, 1 << 30), &path)
             .await
