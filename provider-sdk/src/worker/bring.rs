@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::entry::{Bringing, Entry, Memory, Pause, Running, Stage, Told, Wish, broken};
 use super::plan::{Situation, Step, next_attempt, plan};
-use super::verify::{Likeness, judge};
-use super::{Id, Shared, conflict, in_progress, not_ready, publish};
+use super::verify::judge;
+use super::{Id, Shared, conflict, in_progress, not_ready};
 use crate::provider::{Found, Marker, Progress, Result, Transferred, Verified, Work};
 use crate::server::panicked;
 
@@ -38,10 +38,11 @@ enum End {
     GiveUp(ProviderError),
 }
 
-struct Bring {
-    shared: Arc<Shared>,
-    id: Id,
-    entry: Arc<Entry>,
+/// A worker while it runs.
+pub(super) struct Bring {
+    pub(super) shared: Arc<Shared>,
+    pub(super) id: Id,
+    pub(super) entry: Arc<Entry>,
     target: watch::Receiver<Arc<Target>>,
     wish: watch::Receiver<Arc<Wish>>,
     tell: watch::Sender<Told>,
@@ -119,7 +120,12 @@ impl Bring {
         let key = &self.id.key;
         match result {
             Ok(()) => {}
-            Err(End::Refuse(error)) => return Err(wish.redactor.error(error)),
+            Err(End::Refuse(error)) => {
+                if memory.accepted.is_none() && memory.found.is_none() {
+                    self.shared.forget(&self.id, memory);
+                }
+                return Err(wish.redactor.error(error));
+            }
             Err(End::GiveUp(error)) => {
                 let error = wish.redactor.error(error);
                 tracing::warn!(%key, attempt = memory.attempt, reason = error.reason_text(), %error, "image given up");
@@ -160,15 +166,15 @@ impl Bring {
         Arc::clone(&self.wish.borrow())
     }
 
-    fn target(&self) -> Arc<Target> {
+    pub(super) fn target(&self) -> Arc<Target> {
         Arc::clone(&self.target.borrow())
     }
 
-    fn marker(&self, wish: &Wish) -> Marker {
+    pub(super) fn marker(&self, wish: &Wish) -> Marker {
         self.shared.marker(&self.id, Some(wish.spec_digest.clone()))
     }
 
-    fn enter(&self, stage: Stage, progress: Option<Progress>) {
+    pub(super) fn enter(&self, stage: Stage, progress: Option<Progress>) {
         if let Some(Running::Bringing(bringing)) = &mut self.entry.lock().running {
             bringing.stage = stage;
             bringing.progress = progress;
@@ -178,7 +184,7 @@ impl Bring {
         }
     }
 
-    async fn look(&self, wish: &Wish) -> Result<Option<Found>> {
+    pub(super) async fn look(&self, wish: &Wish) -> Result<Option<Found>> {
         let found = self
             .shared
             .provider
@@ -439,7 +445,7 @@ impl Bring {
         }
     }
 
-    async fn verified(&self, wish: &Wish, done: Verification) {
+    pub(super) async fn verified(&self, wish: &Wish, done: Verification) {
         {
             let mut memory = self.entry.lock();
             memory.verification = Some(done.clone());
@@ -470,108 +476,10 @@ impl Bring {
             }
         }
     }
-
-    async fn take_name(&self, wish: &Wish, found: &Found) -> Result<()> {
-        let Some(name) = &found.published_name else {
-            return Ok(());
-        };
-        let _lock = self.shared.names.lock(&self.id.place, name).await;
-        let marker = self.marker(wish);
-        let provider = &self.shared.provider;
-        provider
-            .take_name(&self.target(), &marker, &found.id, name)
-            .await?;
-        self.entry.lock().published = false;
-        Ok(())
-    }
-
-    /// Gives the name, if that is wanted, and finds out whether the image has it.
-    async fn name(&self, wish: &Wish, found: &Found) {
-        let marker = self.marker(wish);
-        let provider = &*self.shared.provider;
-        let target = self.target();
-        let name = &wish.spec.display_name;
-        let named = if wish.publish {
-            self.enter(Stage::Naming, None);
-            let _lock = self.shared.names.lock(&self.id.place, name).await;
-            publish::publish(provider, &target, &marker, &found.id, name)
-                .await
-                .map(|()| true)
-        } else {
-            self.shared.published(&target, &marker, Some(found)).await
-        };
-        // What the backend shows may follow the name.
-        if wish.publish
-            && found.published_name.as_ref() != Some(name)
-            && let Err(error) = self.look(wish).await
-        {
-            tracing::debug!(key = %self.id.key, %error, "image not seen after it was named");
-        }
-        let mut memory = self.entry.lock();
-        memory.pause = None;
-        memory.failures = 0;
-        memory.published = *named.as_ref().unwrap_or(&false);
-        memory.error = named.err().map(|error| wish.redactor.error(error));
-    }
-
-    /// Takes over the one image that has the name, belongs to nobody and is what is wanted.
-    async fn adopt(&self, wish: &Wish) -> Result<()> {
-        let spec = &*wish.spec;
-        let Some(likeness) = Likeness::of(spec) else {
-            return Ok(());
-        };
-        let provider = &self.shared.provider;
-        let (target, marker) = (self.target(), self.marker(wish));
-        let _lock = self
-            .shared
-            .names
-            .lock(&self.id.place, &spec.display_name)
-            .await;
-        let holders = provider.named(&target, &spec.display_name).await?;
-        let [object] = holders.as_slice() else {
-            return Ok(());
-        };
-        if !likeness.admits(object) {
-            return Ok(());
-        }
-        let (same, level) = if let Some(same) = likeness.known(object) {
-            (same, VerificationLevel::Metadata)
-        } else {
-            match provider.read_back(&target, &object.id).await {
-                Ok(reader) => (likeness.matches(reader).await?, VerificationLevel::Content),
-                Err(error) if error.reason() == Some(Reason::NotSupported) => return Ok(()),
-                Err(error) => return Err(error),
-            }
-        };
-        if !same {
-            return Ok(());
-        }
-        match provider.adopt(&target, &marker, object, spec).await {
-            Ok(()) => {}
-            // Somebody was faster.
-            Err(error) if error.reason() == Some(Reason::ForeignObject) => return Ok(()),
-            Err(error) => return Err(error),
-        }
-        tracing::info!(key = %self.id.key, id = object.id, "image adopted");
-        begin(&mut self.entry.lock(), wish.policy.attempt_floor);
-        let done = Verification {
-            level,
-            observed_digest: spec
-                .artifact
-                .digest
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
-            observed_size_bytes: spec.artifact.size_bytes.or(object.size_bytes),
-            verify_time: self.shared.clock.now(),
-        };
-        self.verified(wish, done).await;
-        Ok(())
-    }
 }
 
 /// Begins a new attempt.
-fn begin(memory: &mut Memory, floor: u32) -> u32 {
+pub(super) fn begin(memory: &mut Memory, floor: u32) -> u32 {
     memory.attempt = next_attempt(memory.attempt, floor);
     memory.failed = false;
     memory.pause = None;

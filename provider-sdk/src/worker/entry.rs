@@ -204,7 +204,8 @@ impl Memory {
             state,
         );
         // Whatever is there was accepted once, perhaps by another process.
-        seen.attempt = self.attempt.max(u32::from(self.found.is_some()));
+        let accepted = self.found.is_some() || self.accepted.is_some();
+        seen.attempt = self.attempt.max(u32::from(accepted));
         seen.error.clone_from(&self.error);
         if let Some(found) = &self.found {
             seen.provider_image_id.clone_from(&found.id);

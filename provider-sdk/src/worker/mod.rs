@@ -11,6 +11,7 @@
 
 mod bring;
 mod entry;
+mod name;
 mod plan;
 mod publish;
 mod remove;
@@ -188,13 +189,14 @@ impl Workers {
             .await?;
         let entry = entry.unwrap_or_default();
         let mut memory = entry.lock();
+        let unknown = memory.accepted.is_none() || memory.running.is_none();
+        if found.is_none() && unknown && !memory.failed && memory.pause.is_none() {
+            return Err(ProviderError::new(
+                Reason::ImageNotFound,
+                "there is no image under this key",
+            ));
+        }
         if memory.running.is_none() {
-            if found.is_none() && !memory.failed && memory.pause.is_none() {
-                return Err(ProviderError::new(
-                    Reason::ImageNotFound,
-                    "there is no image under this key",
-                ));
-            }
             memory.see(found);
             memory.published = published;
         }
