@@ -17,7 +17,10 @@ pub struct Retries {
 #[derive(Debug, Clone, Copy)]
 struct Failures {
     class: &'static str,
+    /// Of that class.
     count: u32,
+    /// Of whatever class.
+    all: u32,
 }
 
 impl Retries {
@@ -32,10 +35,21 @@ impl Retries {
                 *entry = Failures {
                     class,
                     count: count.saturating_add(1),
+                    all: entry.all.saturating_add(1),
                 };
             })
-            .or_insert(Failures { class, count: 1 });
+            .or_insert(Failures {
+                class,
+                count: 1,
+                all: 1,
+            });
         recovery.delay_with_jitter(entry.count, rand::random())
+    }
+
+    /// How often the object has failed since it last did well.
+    pub fn in_a_row(&self, uid: &str) -> u32 {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.get(uid).map_or(0, |entry| entry.all)
     }
 
     /// The object did well, or is gone.
@@ -133,6 +147,7 @@ mod tests {
         assert!(retries.failed("a", &Recovery::Unknown) > Duration::from_secs(20));
         assert!(retries.failed("b", &Recovery::Unknown) < Duration::from_secs(2));
         retries.forget("a");
+        assert_eq!(retries.in_a_row("a"), 0);
         assert!(retries.failed("a", &Recovery::Unknown) < Duration::from_secs(2));
     }
 
@@ -142,7 +157,9 @@ mod tests {
         for _ in 0..5 {
             retries.failed("a", &Recovery::Unknown);
         }
+        assert_eq!(retries.in_a_row("a"), 5);
         let slow = retries.failed("a", &Recovery::Slow);
+        assert_eq!(retries.in_a_row("a"), 6);
         assert!(slow < Duration::from_secs(80), "{slow:?}");
     }
 }

@@ -183,15 +183,11 @@ impl Live {
         identity: &ObjectIdentity,
         surely: bool,
     ) -> Result<Option<LiveObject>, kube::Error> {
-        let watch = {
-            let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
-            watches
-                .get(&(identity.group.clone(), identity.kind.clone()))
-                .cloned()
+        let Some(watch) = self.watch_of(identity) else {
+            return Ok(None);
         };
-        let Some(watch) = watch else { return Ok(None) };
-        let resource = &watch.kind.resource;
-        let mut key = ObjectRef::<Metadata>::new_with(&identity.name, resource.clone());
+        let resource = watch.kind.resource.clone();
+        let mut key = ObjectRef::<Metadata>::new_with(&identity.name, resource);
         key.namespace.clone_from(&identity.namespace);
         if let Some(object) = watch.objects.store().get(&key) {
             return Ok(Some(LiveObject::of(&*object)));
@@ -199,10 +195,29 @@ impl Live {
         if watch.whole && !surely {
             return Ok(None);
         }
+        self.ask(identity).await
+    }
+
+    /// The object as the API server has it now, whatever the watch shows; kinds that are not watched have none.
+    ///
+    /// # Errors
+    ///
+    /// If the API server did not answer.
+    pub async fn ask(&self, identity: &ObjectIdentity) -> Result<Option<LiveObject>, kube::Error> {
+        let Some(watch) = self.watch_of(identity) else {
+            return Ok(None);
+        };
+        let resource = &watch.kind.resource;
         let api: Api<DynamicObject> =
             object_api(&self.client, resource, identity.namespace.as_deref());
         let found = api.get_metadata_opt(&identity.name).await?;
         Ok(found.map(|object| LiveObject::of(&object)))
+    }
+
+    fn watch_of(&self, identity: &ObjectIdentity) -> Option<Arc<Watch>> {
+        let watches = self.watches.lock().unwrap_or_else(PoisonError::into_inner);
+        let kind = (identity.group.clone(), identity.kind.clone());
+        watches.get(&kind).cloned()
     }
 
     /// Ends the watch of a kind, because its definition has changed or is gone.

@@ -111,6 +111,15 @@ pub struct Written {
     pub taken: Option<String>,
 }
 
+/// What a deletion has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletion {
+    /// The object is not there any more.
+    Gone,
+    /// Somebody has to do something first; the object is there until then.
+    Going,
+}
+
 /// Writes objects as our field manager, some at a time.
 pub struct Writer {
     client: Client,
@@ -225,7 +234,7 @@ impl Writer {
         kind: &ServedKind,
         identity: &ObjectIdentity,
         uid: Option<&str>,
-    ) -> Result<(), WriteError> {
+    ) -> Result<Deletion, WriteError> {
         let _permit = self.permits.acquire().await;
         let params = DeleteParams {
             propagation_policy: Some(PropagationPolicy::Background),
@@ -240,8 +249,10 @@ impl Writer {
             .delete(&identity.name, &params)
             .await
         {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if is_gone(&status) => Ok(()),
+            Ok(answer) if answer.is_right() => Ok(Deletion::Gone),
+            // The object itself is returned where finalizers or a grace period keep it.
+            Ok(_) => Ok(Deletion::Going),
+            Err(kube::Error::Api(status)) if is_gone(&status) => Ok(Deletion::Gone),
             Err(error) => Err(WriteError::of(shown(identity), error)),
         }
     }

@@ -293,11 +293,15 @@ fn follow_roles(client: Client, context: &Arc<Context>) -> Watched<PartialObject
 }
 
 fn look_at_rights(context: &Context) {
+    let mut lacking = context.releases.state();
+    lacking.retain(|release| lacks_rights(release));
+    if lacking.is_empty() {
+        return;
+    }
     context.preflight.forget_rights();
-    for release in context.releases.state() {
-        if lacks_rights(&release) {
-            context.wakers.releases.wake(ObjectRef::from_obj(&*release));
-        }
+    for release in lacking {
+        let release = ObjectRef::from_obj(&*release);
+        context.wakers.releases.wake(release);
     }
 }
 

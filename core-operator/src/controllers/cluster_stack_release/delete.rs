@@ -13,7 +13,7 @@ use crate::{
     apply::{
         discovery::ServedKind,
         plan::is_ours,
-        write::{WriteError, shown},
+        write::{Deletion, WriteError, shown},
     },
     capi::{self, usage::used_by},
     context::Context,
@@ -126,12 +126,14 @@ async fn delete_found(
     let full_name = format!("{namespace}/{}", release.name_any());
     let mut outcome = Outcome::Gone;
     for (object, kind) in kinds {
-        let live = if surely {
-            context.live.find_surely(object).await
-        } else {
-            context.live.find(object).await
-        };
-        let live = live.map_err(Error::Observe)?;
+        let mut live = None;
+        if !surely {
+            live = context.live.find(object).await.map_err(Error::Observe)?;
+        }
+        // A watch that is cut shows for long what is gone.
+        if surely || live.as_ref().is_some_and(|live| live.deleting) {
+            live = context.live.ask(object).await.map_err(Error::Observe)?;
+        }
         let Some(live) = live.filter(|live| is_ours(live, &full_name)) else {
             continue;
         };
@@ -142,7 +144,8 @@ async fn delete_found(
         }
         if !live.deleting {
             match context.writer.delete(kind, object, Some(&live.uid)).await {
-                Ok(()) => {}
+                Ok(Deletion::Gone) => continue,
+                Ok(Deletion::Going) => {}
                 Err(WriteError::Refuse {
                     code: 403, message, ..
                 }) => {

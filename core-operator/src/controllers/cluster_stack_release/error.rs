@@ -41,6 +41,9 @@ pub enum Error {
     /// Objects were not written; the first of them.
     #[error(transparent)]
     Write(WriteError),
+    /// An object was refused as forbidden, which may pass.
+    #[error(transparent)]
+    Doubt(WriteError),
     /// The inventory could not be written, so nothing was applied.
     #[error("failed to write the inventory")]
     Record(#[source] kube::Error),
@@ -67,7 +70,7 @@ impl Error {
             Self::Name(_) | Self::Refuse(_) => Recovery::Terminal,
             Self::Render(error) => error.recovery(),
             Self::Preflight(error) => error.recovery(),
-            Self::Watch(_) => Recovery::Unknown,
+            Self::Watch(_) | Self::Doubt(_) => Recovery::Unknown,
             Self::Write(error) => error.recovery(),
             // Objects are looked at only after preflight has found the rights to do so.
             Self::Observe(error) | Self::Record(error) | Self::Finalizer(error) => {
@@ -95,7 +98,7 @@ impl Error {
             Self::Name(_) | Self::Render(RenderError::Render { .. }) => reason::RELEASE_INVALID,
             Self::Write(WriteError::Conflict { .. }) => reason::CONFLICT,
             Self::Write(WriteError::Immutable { .. }) => reason::IMMUTABLE_CHANGED,
-            Self::Write(WriteError::Refuse { .. }) => reason::REFUSED,
+            Self::Write(WriteError::Refuse { .. }) | Self::Doubt(_) => reason::REFUSED,
             _ => reason::OPERATOR_TROUBLE,
         }
     }

@@ -25,7 +25,7 @@ use crate::{
         manifest::Step,
         plan::{Applied, Decision, Wish, decide, is_ours},
         renewal,
-        write::{WriteError, shown},
+        write::{Deletion, WriteError, shown},
     },
     capi::{self, ClassReadiness},
     conditions::reason,
@@ -36,6 +36,10 @@ use crate::{
 };
 
 pub use wanted::Refused;
+
+/// Attempts in a row for which it is not believed that an object is forbidden: after 1, 2 and 4 s, an API server that has
+/// just started knows its roles, and a namespace that was going is gone. Preflight has found the rights.
+const DOUBTED: u32 = 3;
 
 /// Brings the objects of a release into the cluster and its inventory into `progress`.
 pub(super) async fn bring(
@@ -49,6 +53,7 @@ pub(super) async fn bring(
     let mut wanted = wanted::wanted(release, name, stored, context).await?;
     let recorded = release.inventory();
     let namespace = release.namespace().unwrap_or_default();
+    let uid = release.uid().unwrap_or_default();
     let leftovers = leftovers(&wanted, recorded, &namespace, context).await?;
     context
         .live
@@ -68,7 +73,7 @@ pub(super) async fn bring(
     }
     let decisions = decisions(release, stack, &wanted, context, progress).await?;
     let mut inventory = Inventory::new(&wanted, &leftovers, recorded);
-    inventory.remember(&release.uid().unwrap_or_default(), &wanted, context);
+    inventory.remember(&uid, &wanted, context);
     inventory.decided(&wanted, &decisions);
     let work = to_apply(release, &wanted, &decisions, context, progress);
     if !work.is_empty() && inventory.has_unrecorded(recorded) {
@@ -85,9 +90,10 @@ pub(super) async fn bring(
         None => Ok(()),
         Some(error) => {
             if matches!(error, WriteError::Refuse { code: 403, .. }) {
-                context
-                    .preflight
-                    .forget(&release.namespace().unwrap_or_default());
+                context.preflight.forget(&namespace);
+                if context.retries.in_a_row(&uid) < DOUBTED {
+                    return Err(Error::Doubt(error));
+                }
             }
             Err(Error::Write(error))
         }
@@ -333,11 +339,11 @@ async fn prune(
             return Some(object.identity.clone());
         }
         // Refused while in use; the next look tries again.
-        let _ = context
+        let deleted = context
             .writer
             .delete(&object.kind, &object.identity, Some(&live.uid))
             .await;
-        None
+        (deleted.ok()? == Deletion::Gone).then(|| object.identity.clone())
     });
     join_all(results).await.into_iter().flatten().collect()
 }

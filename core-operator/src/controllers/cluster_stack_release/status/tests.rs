@@ -3,6 +3,7 @@ use std::sync::Arc;
 use super::*;
 use crate::api::ClusterStackReleaseSpec;
 use crate::{
+    apply::write::WriteError,
     controllers::{cluster_stack_release::assets::AssetsError, places::PlaceError},
     helm::RenderError,
     source::SourceError,
@@ -161,6 +162,44 @@ fn unreachable_is_not_broken() {
         ("Unknown", "SourceRefused")
     );
     assert_eq!(verdict(&status, "Ready"), ("True", "Ready"));
+}
+
+#[test]
+fn object_that_is_forbidden_at_first_changes_no_verdict() {
+    let refuse = || WriteError::Refuse {
+        object: "ClusterClass \"fleet/a\"".to_owned(),
+        code: 403,
+        message: "not yet".to_owned(),
+    };
+    let progress = || Progress {
+        images: Some(Images::NotNeeded),
+        ..Progress::default()
+    };
+    let new = || release(ClusterStackReleaseStatus::default());
+    for (before, error, applied, ready) in [
+        (
+            release(ready_status()),
+            Error::Doubt(refuse()),
+            ("True", "Applied"),
+            ("True", "Ready"),
+        ),
+        (
+            new(),
+            Error::Doubt(refuse()),
+            ("Unknown", "Refused"),
+            ("Unknown", "Pending"),
+        ),
+        (
+            new(),
+            Error::Write(refuse()),
+            ("False", "Refused"),
+            ("False", "Refused"),
+        ),
+    ] {
+        let status = compute(&before, &progress(), Some(&error), at(6));
+        assert_eq!(verdict(&status, "HelmChartApplied"), applied, "{error:?}");
+        assert_eq!(verdict(&status, "Ready"), ready, "{error:?}");
+    }
 }
 
 #[test]
