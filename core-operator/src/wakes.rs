@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! ClusterStack          ─► itself, its releases
-//! ClusterStackRelease   ─► itself (not for its status), its stacks
+//! ClusterStackRelease   ─► itself (not for its status), its stacks, releases that have an object which it has no more
 //! applied object        ─► its release, and all that have it in their inventory
 //! ClusterClass          ─► its release
 //! Cluster               ─► stacks, and releases that are being deleted: who uses them?
 //! ```
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -21,7 +21,7 @@ use kube::{
 
 use crate::{
     api::{
-        ClusterStack, ClusterStackRelease, DELETE_FOR_MOVE_ANNOTATION, PAUSED_ANNOTATION,
+        ClusterStack, ClusterStackRelease, DELETE_FOR_MOVE_ANNOTATION, PAUSED_ANNOTATION, Resource,
         WATCH_FILTER_LABEL,
     },
     apply::live::LiveObject,
@@ -59,10 +59,13 @@ pub fn of_stack(wakers: &Wakers) -> impl Fn(&ClusterStack, Change) + Send + 'sta
 
 /// A release is reconciled when something changes that is not its status; its stacks show all of it.
 pub fn of_release(wakers: &Wakers) -> impl Fn(&ClusterStackRelease, Change) + Send + 'static {
-    let (wakers, seen) = (wakers.clone(), Seen::default());
+    let (wakers, seen, inventories) = (wakers.clone(), Seen::default(), Inventories::default());
     move |release, change| {
         if seen.is_new(release, change) {
             wakers.releases.wake(ObjectRef::from_obj(release));
+        }
+        for heir in inventories.heirs(release, change) {
+            wakers.releases.wake(heir);
         }
         let namespace = release.namespace().unwrap_or_default();
         for owner in release.owner_references() {
@@ -73,6 +76,49 @@ pub fn of_release(wakers: &Wakers) -> impl Fn(&ClusterStackRelease, Change) + Se
             }
         }
     }
+}
+
+/// What each release has in its inventory, by its UID.
+#[derive(Default)]
+struct Inventories(Mutex<HashMap<String, Inventory>>);
+
+struct Inventory {
+    release: ObjectRef<ClusterStackRelease>,
+    /// Hashes of identities; equal ones of two objects cost a look.
+    objects: HashSet<u64>,
+}
+
+impl Inventories {
+    /// The releases that have an object which this one had until now.
+    fn heirs(
+        &self,
+        release: &ClusterStackRelease,
+        change: Change,
+    ) -> Vec<ObjectRef<ClusterStackRelease>> {
+        let uid = release.uid().unwrap_or_default();
+        let reference = ObjectRef::from_obj(release);
+        let mut inventories = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = inventories
+            .remove(&uid)
+            .map(|inventory| inventory.objects)
+            .unwrap_or_default();
+        if change == Change::There {
+            let objects: HashSet<_> = release.inventory().iter().map(identity_hash).collect();
+            left.retain(|object| !objects.contains(object));
+            let release = reference.clone();
+            inventories.insert(uid, Inventory { release, objects });
+        }
+        let others = inventories.values().filter(|other| {
+            other.release != reference && left.iter().any(|object| other.objects.contains(object))
+        });
+        others.map(|other| other.release.clone()).collect()
+    }
+}
+
+fn identity_hash(entry: &Resource) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    entry.identity().hash(&mut hasher);
+    hasher.finish()
 }
 
 /// What was last seen of each object, apart from its status.
@@ -167,5 +213,59 @@ pub fn of_object(
                 waker.wake(ObjectRef::from_obj(&*release));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{ClusterStackReleaseSpec, ResourceState};
+
+    fn release(name: &str, objects: &[&str]) -> ClusterStackRelease {
+        let mut release = ClusterStackRelease::new(name, ClusterStackReleaseSpec::default());
+        release.metadata.namespace = Some("fleet".to_owned());
+        release.metadata.uid = Some(format!("uid-{name}"));
+        let entries = objects.iter().map(|name| Resource {
+            group: "g".to_owned(),
+            version: "v1".to_owned(),
+            kind: "K".to_owned(),
+            name: (*name).to_owned(),
+            namespace: "fleet".to_owned(),
+            uid: String::new(),
+            generation: None,
+            status: ResourceState::Synced,
+            error: String::new(),
+        });
+        release.status.get_or_insert_default().resources = entries.collect();
+        release
+    }
+
+    #[test]
+    fn release_that_has_an_object_as_well_is_woken_when_another_has_it_no_more() {
+        let inventories = Inventories::default();
+        let heirs = |release: ClusterStackRelease, change| {
+            let mut names: Vec<_> = inventories
+                .heirs(&release, change)
+                .into_iter()
+                .map(|heir| heir.name)
+                .collect();
+            names.sort();
+            names
+        };
+        let none: [&str; 0] = [];
+        for (name, objects) in [
+            ("new", &["common", "own", "both"][..]),
+            ("old", &["common", "both"]),
+            ("older", &["both"]),
+            ("other", &["foreign"]),
+        ] {
+            assert_eq!(heirs(release(name, objects), Change::There), none);
+        }
+        let same = release("new", &["both", "own", "common"]);
+        assert_eq!(heirs(same, Change::There), none);
+        let dropped = release("new", &["own", "both"]);
+        assert_eq!(heirs(dropped.clone(), Change::There), ["old"]);
+        assert_eq!(heirs(dropped.clone(), Change::There), none);
+        assert_eq!(heirs(dropped, Change::Gone), ["old", "older"]);
     }
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use tests::stacks::StackRelease;
 
 use crate::scene::{
-    INFRASTRUCTURE, Scene, gone, is, message, release_conditions, says, scene, when,
+    INFRASTRUCTURE, Scene, gone, is, message, release_conditions, says, scene, second_after, when,
 };
 use crate::stack::Stack;
 
@@ -146,13 +146,45 @@ async fn object_that_the_newer_release_drops_is_left_to_the_older_one() -> Resul
             },
         )
         .await?;
-        scene.look_again(&stack.name).await?;
         let after = when(&templates, "common", "is of the older one", |template| {
             ensure!(template.annotations()[RELEASE_ANNOTATION] == owner(&v1));
             Ok(())
         })
         .await?;
         ensure!(after.uid() == before.uid(), "made anew");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn object_that_the_older_stack_drops_is_made_as_the_younger_wants_it() -> Result<()> {
+    scene("succession", async |scene| {
+        let of = |suffix: &str, image: &str| {
+            let template = extra("common", image);
+            scene
+                .example("docker-example", suffix)
+                .with_class_template("common.yaml", &template)
+        };
+        let (older, younger) = (of("a", "a"), of("b", "b"));
+        let stack = start(scene, &older).await?;
+        let made = scene
+            .stacks()
+            .get(&stack.name)
+            .await?
+            .metadata
+            .creation_timestamp;
+        second_after(made).await?;
+        scene.publish(&younger)?;
+        Stack::of(&younger).create(scene).await?;
+        scene
+            .release_says(&younger, "Ready", "False", "Conflict")
+            .await?;
+        replace(scene, &stack, &scene.example("docker-example", "a")).await?;
+        scene.release_ready(&younger).await?;
+        let template = scene.machine_templates().get("common").await?;
+        ensure!(template.data["spec"]["template"]["spec"]["customImage"] == "b");
+        scene.release_ready(&older).await?;
         Ok(())
     })
     .await

@@ -1,6 +1,6 @@
 //! Two releases that want one object: who has it.
 
-use std::sync::Arc;
+use std::{cmp::Ordering, collections::HashSet, sync::Arc};
 
 use kube::ResourceExt;
 
@@ -51,26 +51,46 @@ pub(super) fn judge(
     }
 }
 
-/// Another release of the same stacks that has the object too, and gets it when `release` goes.
+/// The newest other release of the same stacks that has the object too, and gets it when `release` goes. One of another
+/// stack makes its own: what it wants may differ.
 pub(super) fn heir(
     release: &ClusterStackRelease,
     object: &ObjectIdentity,
     context: &Context,
 ) -> Option<Arc<ClusterStackRelease>> {
-    let releases = context.releases.state();
-    releases.into_iter().find(|other| {
+    let mut releases = context.releases.state();
+    releases.retain(|other| {
         other.namespace() == release.namespace()
             && other.uid() != release.uid()
             && other.metadata.deletion_timestamp.is_none()
             && other.has_resource(object)
+            && share_a_stack(release, other)
             && !context.owners(other).is_empty()
-    })
+    });
+    releases
+        .into_iter()
+        .max_by(|left, right| order(left, right))
+}
+
+fn share_a_stack(left: &ClusterStackRelease, right: &ClusterStackRelease) -> bool {
+    let stacks = |release: &ClusterStackRelease| {
+        let owners = release.owner_references().iter();
+        let stacks = owners.filter(|owner| owner.kind == "ClusterStack");
+        stacks
+            .map(|owner| owner.uid.clone())
+            .collect::<HashSet<_>>()
+    };
+    !stacks(left).is_disjoint(&stacks(right))
 }
 
 fn is_newer(left: &ClusterStackRelease, right: &ClusterStackRelease) -> bool {
+    order(left, right).is_gt()
+}
+
+fn order(left: &ClusterStackRelease, right: &ClusterStackRelease) -> Ordering {
     let name = |release: &ClusterStackRelease| ReleaseName::parse(&release.name_any()).ok();
     match (name(left), name(right)) {
-        (Some(left), Some(right)) => left.version().list_order(right.version()).is_gt(),
-        _ => false,
+        (Some(left), Some(right)) => left.version().list_order(right.version()),
+        _ => Ordering::Equal,
     }
 }
