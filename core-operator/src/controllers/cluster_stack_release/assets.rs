@@ -46,12 +46,23 @@ pub enum AssetsError {
     /// The store did not take it.
     #[error(transparent)]
     Store(StoreError),
+    /// The release could not be looked at, but what a process before this one brought is in the store still.
+    #[error("{error}")]
+    Keep {
+        /// Why it could not be looked at.
+        error: Box<Self>,
+        /// What is kept.
+        stored: Arc<StoredRelease>,
+    },
 }
 
 impl AssetsError {
     /// What a user does about it.
     #[must_use]
     pub fn reason(&self) -> &'static str {
+        if let Self::Keep { error, .. } = self {
+            return error.reason();
+        }
         if let Some(SourceError::FindRelease { .. }) = self.of_source() {
             return reason::RELEASE_NOT_FOUND;
         }
@@ -67,7 +78,7 @@ impl AssetsError {
                 Recovery::Unknown | Recovery::Fast { .. } => reason::SOURCE_UNAVAILABLE,
             },
             (Self::Store(_), Recovery::Terminal) => reason::RELEASE_INVALID,
-            (Self::Store(_), _) => reason::OPERATOR_TROUBLE,
+            (Self::Store(_) | Self::Keep { .. }, _) => reason::OPERATOR_TROUBLE,
         }
     }
 
@@ -76,6 +87,7 @@ impl AssetsError {
         match self {
             Self::Source(error) => Some(error),
             Self::Store(StoreError::Bring { source, .. }) => source.get_ref().downcast_ref(),
+            Self::Keep { error, .. } => error.of_source(),
             Self::Place(_) | Self::Store(_) => None,
         }
     }
@@ -83,6 +95,9 @@ impl AssetsError {
     /// The message with its causes.
     #[must_use]
     pub fn chain(&self) -> String {
+        if let Self::Keep { error, .. } = self {
+            return error.chain();
+        }
         crate::report::chain(self)
     }
 
@@ -90,7 +105,8 @@ impl AssetsError {
     fn digest(&self) -> Option<&str> {
         match self {
             Self::Store(error) => error.digest(),
-            _ => None,
+            Self::Keep { error, .. } => error.digest(),
+            Self::Place(_) | Self::Source(_) => None,
         }
     }
 }
@@ -101,6 +117,7 @@ impl Failure for AssetsError {
             Self::Place(error) => error.recovery(),
             Self::Source(error) => error.recovery(),
             Self::Store(error) => error.recovery(),
+            Self::Keep { error, .. } => error.recovery(),
         }
     }
 }
@@ -190,9 +207,16 @@ pub(super) fn look(
             problem,
             due: look.due,
         },
-        (None, Some(error)) => Files::Failed {
-            error,
-            due: look.due,
+        (None, Some(error)) => match &*error {
+            AssetsError::Keep { stored, .. } => Files::Stored {
+                stored: Arc::clone(stored),
+                problem: Some(error),
+                due: look.due,
+            },
+            _ => Files::Failed {
+                error,
+                due: look.due,
+            },
         },
         (None, None) => Files::Pending,
     }
@@ -247,6 +271,27 @@ struct Bring {
 
 impl Bring {
     async fn run(self) -> Result<Brought, AssetsError> {
+        let error = match self.ask().await {
+            // The content is at fault.
+            Err(error) if Failure::recovery(&error) == Recovery::Terminal => return Err(error),
+            Err(error) if self.previous.is_none() => error,
+            other => return other,
+        };
+        // What this process has brought stays in use while its source is in trouble or has it no more; so it is with what
+        // a process before this one has brought.
+        let Some(digest) = &self.digest else {
+            return Err(error);
+        };
+        match self.store.find(digest, &self.name, &self.recorded).await {
+            Ok(Some(stored)) => Err(AssetsError::Keep {
+                error: Box::new(error),
+                stored,
+            }),
+            Ok(None) | Err(_) => Err(error),
+        }
+    }
+
+    async fn ask(&self) -> Result<Brought, AssetsError> {
         let source = self
             .places
             .open(&self.stack)

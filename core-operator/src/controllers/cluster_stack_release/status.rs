@@ -170,7 +170,7 @@ fn downloaded(progress: &Progress, previous: &[crate::api::Condition]) -> Option
             notes.extend(
                 problem
                     .as_ref()
-                    .map(|problem| format!("not looked at again: {}", problem.chain())),
+                    .map(|problem| format!("kept as it was fetched: {}", problem.chain())),
             );
             Some(Verdict {
                 message: notes.join("; "),
