@@ -121,21 +121,6 @@ impl Reason {
     }
 }
 
-/// An artifact is not where the release says that it is.
-pub const SOURCE_NOT_FOUND: &str = Reason::SourceNotFound.as_str();
-/// The host of an artifact refuses the credentials, or wants some.
-pub const SOURCE_DENIED: &str = Reason::SourceDenied.as_str();
-/// The host of an artifact does not answer, or not now.
-pub const SOURCE_UNAVAILABLE: &str = Reason::SourceUnavailable.as_str();
-/// The bytes of an artifact are not those that were announced.
-pub const DIGEST_MISMATCH: &str = Reason::DigestMismatch.as_str();
-/// The number of bytes of an artifact is not the one that was announced.
-pub const SIZE_MISMATCH: &str = Reason::SizeMismatch.as_str();
-/// An artifact is larger than allowed.
-pub const SIZE_LIMIT_EXCEEDED: &str = Reason::SizeLimitExceeded.as_str();
-/// An artifact is not of the announced kind, such as a web page in place of an archive.
-pub const CONTENT_REJECTED: &str = Reason::ContentRejected.as_str();
-
 #[cfg(test)]
 mod tests {
     use super::*;

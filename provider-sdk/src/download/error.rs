@@ -3,7 +3,7 @@
 use std::{error::Error, io, path::PathBuf, time::Duration};
 
 use jiff::{Timestamp, fmt::rfc2822};
-use proto::{Recovery, reason};
+use proto::{Reason, Recovery};
 use reqwest::{Url, header::HeaderMap};
 
 /// Why something could not be downloaded. Addresses are shown without user, password and query.
@@ -63,8 +63,8 @@ pub enum DownloadError {
     Reject {
         /// The address.
         url: String,
-        /// Which rule it breaks: a constant of [`proto::reason`].
-        reason: &'static str,
+        /// Which rule it breaks.
+        reason: Reason,
         /// What was found, and what was expected.
         message: String,
     },
@@ -104,7 +104,7 @@ impl DownloadError {
 
     /// The reason for the provider contract; absent where the fault is on our side.
     #[must_use]
-    pub fn reason(&self) -> Option<&'static str> {
+    pub const fn reason(&self) -> Option<Reason> {
         match self {
             Self::BuildClient { .. } | Self::ReadCertificates { .. } | Self::Write { .. } => None,
             Self::Request { .. }
@@ -113,13 +113,13 @@ impl DownloadError {
                 status: 403,
                 retry_after: Some(_),
                 ..
-            } => Some(reason::SOURCE_UNAVAILABLE),
-            Self::Redirect { .. } => Some(reason::SOURCE_DENIED),
-            Self::Reject { reason, .. } => Some(reason),
+            } => Some(Reason::SourceUnavailable),
+            Self::Redirect { .. } => Some(Reason::SourceDenied),
+            Self::Reject { reason, .. } => Some(*reason),
             Self::Refused { status, .. } => Some(match status {
-                404 | 410 => reason::SOURCE_NOT_FOUND,
-                400..=407 | 409..=424 | 426..=428 | 430..=499 => reason::SOURCE_DENIED,
-                _ => reason::SOURCE_UNAVAILABLE,
+                404 | 410 => Reason::SourceNotFound,
+                400..=407 | 409..=424 | 426..=428 | 430..=499 => Reason::SourceDenied,
+                _ => Reason::SourceUnavailable,
             }),
         }
     }

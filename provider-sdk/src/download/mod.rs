@@ -17,7 +17,7 @@ mod partial;
 use std::path::Path;
 
 use bytes::Bytes;
-use proto::reason;
+use proto::Reason;
 use reqwest::{
     Client, Response, StatusCode, Url,
     header::{
@@ -146,7 +146,7 @@ impl Downloader {
             let (found, expected) = (hex::encode(sha256), hex::encode(expected));
             return Err(DownloadError::Reject {
                 url: shown(&download.url),
-                reason: reason::DIGEST_MISMATCH,
+                reason: Reason::DigestMismatch,
                 message: format!("its digest is sha256:{found}, expected sha256:{expected}"),
             });
         }
@@ -263,7 +263,7 @@ async fn begin(
     if let Some(message) = unfit(response.headers(), &head, download.content) {
         return Err(DownloadError::Reject {
             url: url.to_owned(),
-            reason: reason::CONTENT_REJECTED,
+            reason: Reason::ContentRejected,
             message: message.to_owned(),
         });
     }
@@ -325,11 +325,11 @@ fn check_size(
         Some(size) if found > size || whole && found < size => {
             let more = if whole { "" } else { "or more " };
             let message = format!("it has {found} bytes {more}in place of {size}");
-            (reason::SIZE_MISMATCH, message)
+            (Reason::SizeMismatch, message)
         }
         _ if found > download.limit => {
             let message = format!("it has more than the allowed {} bytes", download.limit);
-            (reason::SIZE_LIMIT_EXCEEDED, message)
+            (Reason::SizeLimitExceeded, message)
         }
         _ => return Ok(()),
     };

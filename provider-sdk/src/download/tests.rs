@@ -303,7 +303,7 @@ async fn three_cuts_are_too_many() {
         "{error:?}"
     );
     assert_eq!(error.recovery(), Recovery::Unknown);
-    assert_eq!(error.reason(), Some(reason::SOURCE_UNAVAILABLE));
+    assert_eq!(error.reason(), Some(Reason::SourceUnavailable));
     assert_eq!(server.requests(), 3);
 }
 
@@ -379,7 +379,7 @@ async fn endless_redirects_end() {
     })
     .await;
     let error = failure(&other.download()).await;
-    assert_eq!(error.reason(), Some(reason::SOURCE_DENIED), "{error:?}");
+    assert_eq!(error.reason(), Some(Reason::SourceDenied), "{error:?}");
 }
 
 #[test]
@@ -416,27 +416,27 @@ async fn wrong_size_and_digest_are_refused() {
     for (download, expected) in [
         (
             wrong(&server, &|it| it.size = Some(8)),
-            reason::SIZE_MISMATCH,
+            Reason::SizeMismatch,
         ),
         (
             wrong(&server, &|it| it.size = Some(6)),
-            reason::SIZE_MISMATCH,
+            Reason::SizeMismatch,
         ),
         (
             wrong(&streamed, &|it| it.size = Some(6)),
-            reason::SIZE_MISMATCH,
+            Reason::SizeMismatch,
         ),
         (
             wrong(&server, &|it| it.limit = 6),
-            reason::SIZE_LIMIT_EXCEEDED,
+            Reason::SizeLimitExceeded,
         ),
         (
             wrong(&streamed, &|it| it.limit = 6),
-            reason::SIZE_LIMIT_EXCEEDED,
+            Reason::SizeLimitExceeded,
         ),
         (
             wrong(&server, &|it| it.sha256 = Some([0; 32])),
-            reason::DIGEST_MISMATCH,
+            Reason::DigestMismatch,
         ),
     ] {
         let error = failure(&download).await;
@@ -472,7 +472,7 @@ async fn web_pages_are_never_taken_for_content() {
         let error = failure(&download).await;
         assert_eq!(
             error.reason(),
-            Some(reason::CONTENT_REJECTED),
+            Some(Reason::ContentRejected),
             "{body}: {error}"
         );
     }
@@ -486,14 +486,14 @@ async fn each_status_has_class_and_reason() {
         not_before: Some(Duration::from_secs(7)),
     };
     for (status, headers, recovery, expected) in [
-        (404, NONE, Recovery::Slow, reason::SOURCE_NOT_FOUND),
-        (401, NONE, Recovery::Slow, reason::SOURCE_DENIED),
-        (403, NONE, Recovery::Slow, reason::SOURCE_DENIED),
-        (403, AFTER, fast, reason::SOURCE_UNAVAILABLE),
-        (429, AFTER, fast, reason::SOURCE_UNAVAILABLE),
-        (503, AFTER, fast, reason::SOURCE_UNAVAILABLE),
-        (502, NONE, Recovery::Unknown, reason::SOURCE_UNAVAILABLE),
-        (206, NONE, Recovery::Unknown, reason::SOURCE_UNAVAILABLE),
+        (404, NONE, Recovery::Slow, Reason::SourceNotFound),
+        (401, NONE, Recovery::Slow, Reason::SourceDenied),
+        (403, NONE, Recovery::Slow, Reason::SourceDenied),
+        (403, AFTER, fast, Reason::SourceUnavailable),
+        (429, AFTER, fast, Reason::SourceUnavailable),
+        (503, AFTER, fast, Reason::SourceUnavailable),
+        (502, NONE, Recovery::Unknown, Reason::SourceUnavailable),
+        (206, NONE, Recovery::Unknown, Reason::SourceUnavailable),
     ] {
         let server = Server::start(move |_, _| answer(status, headers, "text")).await;
         let error = failure(&server.download()).await;
