@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::{Certificate, Client, redirect};
 
-use super::DownloadError;
+use super::{DownloadError, addresses::Addresses};
 
 /// Redirects that are followed for one request, as in browsers and curl.
 pub(super) const REDIRECTS: usize = 10;
@@ -32,12 +32,20 @@ impl Default for ClientOptions {
 }
 
 /// Makes a client that follows redirects only within an origin (scheme, host and port): what leads out is returned as
-/// it is, for the caller to follow without credentials.
+/// it is, for the caller to follow without credentials. Names never lead it to link-local addresses.
 ///
 /// # Errors
 ///
 /// If the certificates are none, or the process has no TLS provider.
 pub fn client(options: &ClientOptions) -> Result<Client, DownloadError> {
+    client_for(options, Addresses::All)
+}
+
+/// The same, for these addresses.
+pub(super) fn client_for(
+    options: &ClientOptions,
+    addresses: Addresses,
+) -> Result<Client, DownloadError> {
     let within_origin = redirect::Policy::custom(|attempt| {
         let same = attempt
             .previous()
@@ -60,6 +68,7 @@ pub fn client(options: &ClientOptions) -> Result<Client, DownloadError> {
             "cluster-stack-operator/",
             env!("CARGO_PKG_VERSION")
         ))
+        .dns_resolver(addresses)
         .redirect(within_origin)
         .referer(false)
         .connect_timeout(options.connect_timeout)

@@ -1,10 +1,12 @@
 //! Why something could not be downloaded.
 
-use std::{error::Error, io, path::PathBuf, time::Duration};
+use std::{error::Error, io, iter::successors, net::IpAddr, path::PathBuf, time::Duration};
 
 use jiff::{Timestamp, fmt::rfc2822};
-use proto::{Reason, Recovery};
+use proto::{ProviderError, Reason, Recovery};
 use reqwest::{Url, header::HeaderMap};
+
+use super::addresses::{Forbidden, forbidden};
 
 /// Why something could not be downloaded. Addresses are shown without user, password and query.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +70,58 @@ pub enum DownloadError {
         /// What was found, and what was expected.
         message: String,
     },
+    /// The address is one that must not be asked.
+    #[error("refused to request \"{url}\": {address} is {kind}")]
+    Forbid {
+        /// The address.
+        url: String,
+        /// What its host leads to.
+        address: IpAddr,
+        /// What is wrong with that.
+        kind: &'static str,
+    },
+    /// What came in several answers does not belong together.
+    #[error("lost \"{url}\": it changed on the way, or its mirrors differ")]
+    Change {
+        /// The address.
+        url: String,
+    },
+    /// There is no way to read it.
+    #[cfg(feature = "image")]
+    #[error("failed to read {what}")]
+    Unsupported {
+        /// What it is.
+        what: &'static str,
+    },
+    /// Credentials for the source cannot be shown to a server.
+    #[cfg(feature = "image")]
+    #[error(
+        "failed to use the credentials for the source: \"{name}\" is not text without control characters"
+    )]
+    ReadCredentials {
+        /// Which of them.
+        name: &'static str,
+    },
+    /// The bytes are those that were announced, if a digest was, but not compressed as announced.
+    #[cfg(feature = "image")]
+    #[error("refused \"{url}\": it cannot be decompressed")]
+    Decompress {
+        /// The address.
+        url: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The thread that hashes is gone.
+    #[cfg(feature = "image")]
+    #[error("failed to hash what was downloaded")]
+    Hash {
+        /// Why.
+        source: tokio::task::JoinError,
+    },
+    /// Somebody else has the verdict.
+    #[cfg(feature = "image")]
+    #[error("the verdict on the download has been taken before")]
+    Taken,
     /// The file cannot be written.
     #[error("failed to write \"{}\"", path.display())]
     Write {
@@ -83,8 +137,14 @@ impl DownloadError {
     #[must_use]
     pub fn recovery(&self) -> Recovery {
         match self {
-            Self::BuildClient { .. } | Self::Redirect { .. } => Recovery::Slow,
+            Self::BuildClient { .. } | Self::Redirect { .. } | Self::Forbid { .. } => {
+                Recovery::Slow
+            }
             Self::ReadCertificates { .. } | Self::Reject { .. } => Recovery::Terminal,
+            #[cfg(feature = "image")]
+            Self::Unsupported { .. } | Self::Decompress { .. } => Recovery::Terminal,
+            #[cfg(feature = "image")]
+            Self::ReadCredentials { .. } => Recovery::Slow,
             // Code hosts say so when a rate limit is used up.
             Self::Refused {
                 status: 403,
@@ -98,7 +158,11 @@ impl DownloadError {
                 retry_after,
                 ..
             } => Recovery::of_http_status(*status, *retry_after),
-            Self::Request { .. } | Self::Lose { .. } | Self::Write { .. } => Recovery::Unknown,
+            Self::Request { .. } | Self::Lose { .. } | Self::Change { .. } | Self::Write { .. } => {
+                Recovery::Unknown
+            }
+            #[cfg(feature = "image")]
+            Self::Hash { .. } | Self::Taken => Recovery::Unknown,
         }
     }
 
@@ -107,20 +171,85 @@ impl DownloadError {
     pub const fn reason(&self) -> Option<Reason> {
         match self {
             Self::BuildClient { .. } | Self::ReadCertificates { .. } | Self::Write { .. } => None,
+            #[cfg(feature = "image")]
+            Self::Hash { .. } | Self::Taken => None,
+            #[cfg(feature = "image")]
+            Self::Unsupported { .. } => Some(Reason::UnsupportedArtifact),
+            #[cfg(feature = "image")]
+            Self::ReadCredentials { .. } => Some(Reason::SourceDenied),
+            #[cfg(feature = "image")]
+            Self::Decompress { .. } => Some(Reason::ContentRejected),
             Self::Request { .. }
             | Self::Lose { .. }
+            | Self::Change { .. }
             | Self::Refused {
                 status: 403,
                 retry_after: Some(_),
                 ..
             } => Some(Reason::SourceUnavailable),
-            Self::Redirect { .. } => Some(Reason::SourceDenied),
+            Self::Redirect { .. } | Self::Forbid { .. } => Some(Reason::SourceDenied),
             Self::Reject { reason, .. } => Some(*reason),
             Self::Refused { status, .. } => Some(match status {
                 404 | 410 => Reason::SourceNotFound,
                 400..=407 | 409..=424 | 426..=428 | 430..=499 => Reason::SourceDenied,
                 _ => Reason::SourceUnavailable,
             }),
+        }
+    }
+
+    /// A request without an answer.
+    pub(super) fn request(url: &Url, source: reqwest::Error) -> Self {
+        match forbidden(&source) {
+            Some(forbidden) => Self::forbid(url, forbidden),
+            None => Self::Request {
+                url: shown(url),
+                source: source.without_url(),
+            },
+        }
+    }
+
+    pub(super) fn forbid(url: &Url, forbidden: Forbidden) -> Self {
+        Self::Forbid {
+            url: shown(url),
+            address: forbidden.address,
+            kind: forbidden.kind,
+        }
+    }
+}
+
+/// In the words of the contract: the same ones for the same problem, with what differs each time apart.
+impl From<DownloadError> for ProviderError {
+    fn from(error: DownloadError) -> Self {
+        let reason = match &error {
+            // In a provider, they are part of the artifact.
+            DownloadError::ReadCertificates { .. } => Reason::InvalidField,
+            other => other.reason().unwrap_or(Reason::InternalBug),
+        };
+        let mut message = match &error {
+            DownloadError::Lose { url, .. } => format!("lost \"{url}\" on the way"),
+            other => other.to_string(),
+        };
+        for cause in successors(error.source(), |cause| (*cause).source()) {
+            let cause = cause.to_string();
+            // Wrappers repeat what they wrap.
+            if !message.ends_with(&cause) {
+                message = format!("{message}: {cause}");
+            }
+        }
+        let converted = Self::new(reason, message);
+        match error {
+            DownloadError::ReadCertificates { .. } => converted.with_field(
+                "spec.artifact.http.ca_bundle_pem",
+                "is not one or more certificates in PEM form",
+            ),
+            DownloadError::Lose { received, .. } => {
+                converted.with_metadata("received_bytes", received.to_string())
+            }
+            DownloadError::Refused {
+                retry_after: Some(time),
+                ..
+            } => converted.with_retry_after(time),
+            _ => converted,
         }
     }
 }

@@ -5,40 +5,37 @@
 //! because an `https` server said so, and messages show neither.
 //!
 //! ```text
-//! request ─► redirects ─► 200: kind, size ──► write and hash ──► size, digest ─► (fsync) ─► rename
-//!    ▲                    206: the rest ───────────┤
-//!    └─────────── cut or silent, something came ◄──┘
+//! place ─► request ─► redirects ─► 200: kind, size ──► pieces ─┬─► file: hash, size, digest ─► (fsync) ─► rename
+//!   ▲        ▲                     206: the rest ───────┤       └─► reader: hash, decompress ─► size, digest ─► end
+//!   │        └── cut or silent, something came ◄────────┤
+//!   └─── next one ◄── refused, not there ◄──────────────┘
 //! ```
+//!
+//! Feature `image` has the reader, with mirrors and decompression; the core does without.
 
+mod addresses;
+#[cfg(feature = "image")]
+mod artifact;
 mod client;
+mod content;
 mod error;
+#[cfg(feature = "image")]
+mod hash;
 mod partial;
+mod pull;
 
 use std::path::Path;
 
-use bytes::Bytes;
-use proto::Reason;
-use reqwest::{
-    Client, Response, StatusCode, Url,
-    header::{
-        ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
-        CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_RANGE, LOCATION, RANGE,
-    },
-};
+use reqwest::{Client, Url, header::HeaderValue};
 
-use client::REDIRECTS;
+use addresses::Addresses;
+#[cfg(feature = "image")]
+pub use artifact::{ArtifactReader, Outcome, ReadOptions, Received, open};
 pub use client::{ClientOptions, client};
+pub use content::Content;
 pub use error::{DownloadError, retry_after, shown};
 use partial::Partial;
-
-/// Attempts of one call, all of which lost the connection; counted anew after each [`PROGRESS`].
-const ATTEMPTS: u32 = 3;
-
-/// Bytes after which a server counts as one that gets on: a large image over a poor line must arrive in the end.
-const PROGRESS: u64 = 1 << 20;
-
-/// Bytes by which kinds of content are told.
-const HEAD: usize = 16;
+use pull::{Piece, Pull, Wanted};
 
 /// What is fetched, and all that is known about it beforehand.
 #[derive(Clone)]
@@ -60,16 +57,6 @@ pub struct Download {
     pub content: Content,
     /// Whether it must survive a loss of power once the call returns; true by default.
     pub durable: bool,
-}
-
-/// What content must look like. A web page in place of it is refused always.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Content {
-    /// Anything else.
-    Any,
-    /// A gzip stream.
-    Gzip,
 }
 
 /// What was fetched.
@@ -95,6 +82,19 @@ impl Download {
             limit,
             content: Content::Any,
             durable: true,
+        }
+    }
+
+    fn wanted(&self) -> Wanted {
+        Wanted {
+            urls: vec![self.url.clone()],
+            authorization: self.authorization.clone(),
+            accept: self.accept.clone(),
+            size: self.size,
+            limit: self.limit,
+            content: self.content,
+            judged: self.sha256.is_some(),
+            addresses: Addresses::All,
         }
     }
 }
@@ -124,259 +124,23 @@ impl Downloader {
         target: &Path,
     ) -> Result<Downloaded, DownloadError> {
         let mut partial = Partial::create(target).await?;
-        let (mut attempts, mut reached) = (0, 0);
-        while let Err(error) = self.attempt(download, &mut partial).await {
-            if partial.written() >= reached + PROGRESS {
-                (attempts, reached) = (0, partial.written());
+        let mut pull = Pull::new(self.client.clone(), download.wanted(), true);
+        while let Some(piece) = pull.next().await? {
+            match piece {
+                Piece::Bytes(bytes) => partial.write(&bytes).await?,
+                Piece::Restart => partial.restart().await?,
             }
-            attempts += 1;
-            let lost = matches!(
-                error,
-                DownloadError::Request { .. } | DownloadError::Lose { .. }
-            );
-            if !lost || partial.written() == 0 || attempts >= ATTEMPTS {
-                return Err(error);
-            }
-            tracing::debug!(url = shown(&download.url), attempts, %error, "download goes on");
         }
-        let (size, sha256) = (partial.written(), partial.sha256());
+        let (size, sha256) = (pull.received(), partial.sha256());
         if let Some(expected) = download.sha256
             && expected != sha256
         {
-            let (found, expected) = (hex::encode(sha256), hex::encode(expected));
-            return Err(DownloadError::Reject {
-                url: shown(&download.url),
-                reason: Reason::DigestMismatch,
-                message: format!("its digest is sha256:{found}, expected sha256:{expected}"),
-            });
+            let text = |hash| format!("sha256:{}", hex::encode(hash));
+            return Err(pull.mismatch(&text(sha256), &text(expected)));
         }
         partial.finish(download.durable).await?;
         Ok(Downloaded { size, sha256 })
     }
-
-    /// One request, and all that comes of it.
-    async fn attempt(
-        &self,
-        download: &Download,
-        partial: &mut Partial,
-    ) -> Result<(), DownloadError> {
-        let resume = partial.resume();
-        let mut response = self.request(download, resume.as_ref()).await?;
-        let url = shown(response.url());
-        let rest = resume
-            .as_ref()
-            .and_then(|(from, _)| continues(response.headers(), *from));
-        let announced = match response.status() {
-            StatusCode::OK => begin(download, partial, &mut response, &url).await?,
-            StatusCode::PARTIAL_CONTENT if rest.is_some() => rest,
-            StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if resume.is_some() => {
-                partial.forget();
-                return Err(lose(partial, &url, None));
-            }
-            status => {
-                return Err(DownloadError::Refused {
-                    url,
-                    status: status.as_u16(),
-                    retry_after: retry_after(response.headers()),
-                });
-            }
-        };
-        while let Some(chunk) = chunk(&mut response, partial, &url).await? {
-            check_size(
-                download,
-                partial.written() + chunk.len() as u64,
-                false,
-                &url,
-            )?;
-            partial.write(&chunk).await?;
-        }
-        // A server that announces nothing ends by closing the connection, which may be a cut as well.
-        match announced.or(download.size) {
-            Some(size) if partial.written() < size => Err(lose(partial, &url, None)),
-            _ => Ok(()),
-        }
-    }
-
-    /// Asks for the file, or for its rest, and follows redirects.
-    async fn request(
-        &self,
-        download: &Download,
-        resume: Option<&(u64, HeaderValue)>,
-    ) -> Result<Response, DownloadError> {
-        let mut url = download.url.clone();
-        let mut authorization = download.authorization.clone();
-        for _ in 0..=REDIRECTS {
-            // What is compressed on the way has another size, and cannot be resumed.
-            let mut request = self
-                .client
-                .get(url.clone())
-                .header(ACCEPT_ENCODING, "identity");
-            if let Some(mut value) = authorization.clone() {
-                value.set_sensitive(true);
-                request = request.header(AUTHORIZATION, value);
-            }
-            if let Some(value) = &download.accept {
-                request = request.header(ACCEPT, value);
-            }
-            if let Some((from, etag)) = resume {
-                request = request
-                    .header(RANGE, format!("bytes={from}-"))
-                    .header(IF_RANGE, etag);
-            }
-            let response = request
-                .send()
-                .await
-                .map_err(|source| DownloadError::Request {
-                    url: shown(&url),
-                    source: source.without_url(),
-                })?;
-            if !response.status().is_redirection() {
-                return Ok(response);
-            }
-            url = next_url(&response)?;
-            // For good, also when the way leads back: a foreign server must not choose what we ask with credentials.
-            if url.origin() != download.url.origin() {
-                authorization = None;
-            }
-        }
-        Err(DownloadError::Redirect {
-            url: shown(&download.url),
-            reason: "there are too many of them",
-        })
-    }
-}
-
-/// Starts with the content of an answer, and returns its announced size. The beginning is looked at before anything is
-/// believed or written: a web page of some proxy has the wrong size as well.
-async fn begin(
-    download: &Download,
-    partial: &mut Partial,
-    response: &mut Response,
-    url: &str,
-) -> Result<Option<u64>, DownloadError> {
-    let mut head = Vec::new();
-    while head.len() < HEAD
-        && let Some(chunk) = chunk(response, partial, url).await?
-    {
-        head.extend_from_slice(&chunk);
-    }
-    if let Some(message) = unfit(response.headers(), &head, download.content) {
-        return Err(DownloadError::Reject {
-            url: url.to_owned(),
-            reason: Reason::ContentRejected,
-            message: message.to_owned(),
-        });
-    }
-    let announced = text(response.headers(), CONTENT_LENGTH).and_then(|text| text.parse().ok());
-    if let Some(size) = announced {
-        check_size(download, size, true, url)?;
-    }
-    check_size(download, head.len() as u64, false, url)?;
-    partial.restart(strong_etag(response.headers())).await?;
-    partial.write(&head).await?;
-    Ok(announced)
-}
-
-async fn chunk(
-    response: &mut Response,
-    partial: &Partial,
-    url: &str,
-) -> Result<Option<Bytes>, DownloadError> {
-    let chunk = response.chunk().await;
-    chunk.map_err(|source| lose(partial, url, Some(source.without_url())))
-}
-
-fn lose(partial: &Partial, url: &str, source: Option<reqwest::Error>) -> DownloadError {
-    DownloadError::Lose {
-        url: url.to_owned(),
-        received: partial.written(),
-        source,
-    }
-}
-
-/// What is wrong with the kind of an answer.
-fn unfit(headers: &HeaderMap, head: &[u8], content: Content) -> Option<&'static str> {
-    let is = |text: &str, start: &str| text.trim_start().to_ascii_lowercase().starts_with(start);
-    let media_type = text(headers, CONTENT_TYPE).unwrap_or_default();
-    let begin = String::from_utf8_lossy(head);
-    if is(media_type, "text/html")
-        || is(media_type, "application/xhtml")
-        || is(&begin, "<!doctype html")
-        || is(&begin, "<html")
-    {
-        Some("it is a web page")
-    } else if text(headers, CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        Some("it was compressed on the way")
-    } else if content == Content::Gzip && !head.starts_with(&[0x1f, 0x8b]) {
-        Some("it is no gzip archive")
-    } else {
-        None
-    }
-}
-
-/// Compares a size with what is announced and allowed; unless it is the `whole`, it may be smaller.
-fn check_size(
-    download: &Download,
-    found: u64,
-    whole: bool,
-    url: &str,
-) -> Result<(), DownloadError> {
-    let (reason, message) = match download.size {
-        Some(size) if found > size || whole && found < size => {
-            let more = if whole { "" } else { "or more " };
-            let message = format!("it has {found} bytes {more}in place of {size}");
-            (Reason::SizeMismatch, message)
-        }
-        _ if found > download.limit => {
-            let message = format!("it has more than the allowed {} bytes", download.limit);
-            (Reason::SizeLimitExceeded, message)
-        }
-        _ => return Ok(()),
-    };
-    Err(DownloadError::Reject {
-        url: url.to_owned(),
-        reason,
-        message,
-    })
-}
-
-fn next_url(response: &Response) -> Result<Url, DownloadError> {
-    let here = response.url();
-    let refuse = |reason| DownloadError::Redirect {
-        url: shown(here),
-        reason,
-    };
-    let next = text(response.headers(), LOCATION)
-        .and_then(|location| here.join(location).ok())
-        .filter(|next| matches!(next.scheme(), "http" | "https"))
-        .ok_or_else(|| refuse("it leads to no web address"))?;
-    if here.scheme() == "https" && next.scheme() == "http" {
-        return Err(refuse("it leads from https to http"));
-    }
-    Ok(next)
-}
-
-/// The size of the whole, if the answer goes on at `from`.
-fn continues(headers: &HeaderMap, from: u64) -> Option<u64> {
-    let (range, total) = text(headers, CONTENT_RANGE)?
-        .strip_prefix("bytes ")?
-        .split_once('/')?;
-    let (start, end) = range.split_once('-')?;
-    let (start, end, total): (u64, u64, u64) =
-        (start.parse().ok()?, end.parse().ok()?, total.parse().ok()?);
-    (start == from && start <= end && end < total).then_some(total)
-}
-
-/// A weak one says that the content means the same, not that the bytes are the same.
-fn strong_etag(headers: &HeaderMap) -> Option<HeaderValue> {
-    headers
-        .get(ETAG)
-        .filter(|etag| etag.as_bytes().starts_with(b"\""))
-        .cloned()
-}
-
-fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
-    headers.get(name)?.to_str().ok()
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use reqwest::header::HeaderValue;
 use sha2::{Digest, Sha256};
 use tempfile::TempPath;
 use tokio::{
@@ -25,8 +24,6 @@ pub(super) struct Partial {
     path: TempPath,
     file: BufWriter<tokio::fs::File>,
     hasher: Sha256,
-    written: u64,
-    validator: Option<HeaderValue>,
 }
 
 impl Partial {
@@ -49,40 +46,15 @@ impl Partial {
             path,
             file: BufWriter::with_capacity(BUFFER, file.into()),
             hasher: Sha256::new(),
-            written: 0,
-            validator: None,
         })
-    }
-
-    pub(super) const fn written(&self) -> u64 {
-        self.written
     }
 
     pub(super) fn sha256(&self) -> [u8; 32] {
         self.hasher.clone().finalize().into()
     }
 
-    /// Where to go on, and the version of the content that must still be there.
-    pub(super) fn resume(&self) -> Option<(u64, HeaderValue)> {
-        let validator = self.validator.clone()?;
-        (self.written > 0).then_some((self.written, validator))
-    }
-
-    /// The next attempt starts at the beginning.
-    pub(super) fn forget(&mut self) {
-        self.validator = None;
-    }
-
-    /// Begins anew with content of a version.
-    pub(super) async fn restart(
-        &mut self,
-        validator: Option<HeaderValue>,
-    ) -> Result<(), DownloadError> {
-        self.validator = validator;
-        if self.written == 0 {
-            return Ok(());
-        }
-        self.written = 0;
+    /// Begins anew.
+    pub(super) async fn restart(&mut self) -> Result<(), DownloadError> {
         self.hasher = Sha256::new();
         self.truncate().await.map_err(write_error(&self.target))
     }
@@ -94,7 +66,6 @@ impl Partial {
 
     pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), DownloadError> {
         self.hasher.update(bytes);
-        self.written += bytes.len() as u64;
         let written = self.file.write_all(bytes).await;
         written.map_err(write_error(&self.target))
     }

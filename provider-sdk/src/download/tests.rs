@@ -5,23 +5,25 @@ use std::{
 
 use axum::{body::Body, response::IntoResponse};
 use futures::{StreamExt, stream};
-use proto::Recovery;
-use reqwest::ResponseBuilderExt;
+use proto::{Reason, Recovery};
+use reqwest::{ResponseBuilderExt, header::HeaderMap};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use super::{error::retry_after_at, *};
+use super::{error::retry_after_at, pull::next_url, *};
 
-type Answer = http::Response<Body>;
+pub(super) type Answer = http::Response<Body>;
 
 /// A server that answers the n-th request (from 0) as it is told, and remembers what was asked.
-struct Server {
-    url: Url,
+pub(super) struct Server {
+    pub(super) url: Url,
     seen: Arc<Mutex<Vec<HeaderMap>>>,
 }
 
 impl Server {
-    async fn start(answer: impl Fn(usize, &HeaderMap) -> Answer + Send + Sync + 'static) -> Self {
+    pub(super) async fn start(
+        answer: impl Fn(usize, &HeaderMap) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let seen: Arc<Mutex<Vec<HeaderMap>>> = Arc::default();
         let (answer, remember) = (Arc::new(answer), Arc::clone(&seen));
         let router = axum::Router::new().fallback(move |headers: HeaderMap| {
@@ -43,19 +45,19 @@ impl Server {
         Download::new(self.url.clone(), 64 << 20)
     }
 
-    fn requests(&self) -> usize {
+    pub(super) fn requests(&self) -> usize {
         self.seen.lock().unwrap().len()
     }
 
     /// A header of each request.
-    fn asked(&self, name: &str) -> Vec<Option<String>> {
+    pub(super) fn asked(&self, name: &str) -> Vec<Option<String>> {
         let seen = self.seen.lock().unwrap();
         let text = |headers: &HeaderMap| Some(headers.get(name)?.to_str().unwrap().to_owned());
         seen.iter().map(text).collect()
     }
 }
 
-fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
+pub(super) fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Body>) -> Answer {
     let mut response = http::Response::builder().status(status);
     for (name, value) in headers {
         response = response.header(*name, *value);
@@ -63,26 +65,26 @@ fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Body>) -> Answe
     response.body(body.into()).unwrap()
 }
 
-fn redirect(to: impl AsRef<str>) -> Answer {
+pub(super) fn redirect(to: impl AsRef<str>) -> Answer {
     answer(302, &[("location", to.as_ref())], "")
 }
 
 /// Bytes that do not repeat soon.
-fn content(size: usize) -> Vec<u8> {
+pub(super) fn content(size: usize) -> Vec<u8> {
     (0..size)
         .map(|at| u8::try_from((at / 251 + at % 251) % 256).unwrap())
         .collect()
 }
 
 /// The bytes from `from` to `cut`, announced as if all would come; then the connection breaks.
-fn cut(all: &[u8], from: usize, cut: usize, etag: &str) -> Answer {
+pub(super) fn cut(all: &[u8], from: usize, cut: usize, etag: &str) -> Answer {
     broken(all, from, cut, etag, async {
         Err(std::io::Error::other("cut"))
     })
 }
 
 /// The same, but nothing happens then.
-fn stall(all: &[u8], from: usize, cut: usize, etag: &str) -> Answer {
+pub(super) fn stall(all: &[u8], from: usize, cut: usize, etag: &str) -> Answer {
     broken(all, from, cut, etag, futures::future::pending())
 }
 
@@ -118,7 +120,7 @@ fn broken(
 }
 
 /// The byte from which the request wants the rest, if it names the version.
-fn wanted(headers: &HeaderMap, etag: &str) -> usize {
+pub(super) fn wanted(headers: &HeaderMap, etag: &str) -> usize {
     let range = headers.get("range").map(|range| range.to_str().unwrap());
     match range.and_then(|range| {
         range
@@ -380,6 +382,18 @@ async fn endless_redirects_end() {
     .await;
     let error = failure(&other.download()).await;
     assert_eq!(error.reason(), Some(Reason::SourceDenied), "{error:?}");
+}
+
+#[tokio::test]
+async fn link_local_addresses_are_asked_by_nobody() {
+    let server = Server::start(|_, _| redirect("http://169.254.169.254/latest")).await;
+    let direct = Download::new("http://[fe80::1]/file".parse().unwrap(), 10);
+    for download in [server.download(), direct] {
+        let error = failure(&download).await;
+        assert!(matches!(error, DownloadError::Forbid { .. }), "{error:?}");
+        assert_eq!(error.reason(), Some(Reason::SourceDenied));
+        assert_eq!(error.recovery(), Recovery::Slow);
+    }
 }
 
 #[test]
