@@ -93,7 +93,7 @@ pub struct ClusterStackReleaseStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Dependency {
-    /// File name of the chart that needs it, inside the release.
+    /// Name of the chart of the release that needs it, as its Chart.yaml has it.
     #[schemars(length(max = 253))]
     pub chart: String,
     /// Name of the chart that is needed.

@@ -20,6 +20,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{TryStreamExt, future::BoxFuture, stream::BoxStream};
+use provider_sdk::download::shown;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
@@ -28,7 +29,7 @@ use url::Url;
 pub use error::DependencyError;
 
 use crate::helm::{ChartInfo, Helm, RenderError};
-use index::{Repositories, shown};
+use index::Repositories;
 use registry::Registries;
 use wanted::{
     Source, Wanted, is_version, no_version, refuse_offline, refuse_repository, source, wanted,

@@ -8,7 +8,8 @@ use std::{
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
-use reqwest::{Client, Response, header::RETRY_AFTER};
+use provider_sdk::download::{retry_after, shown};
+use reqwest::Client;
 use serde::Deserialize;
 use url::Url;
 
@@ -153,7 +154,7 @@ impl Repositories {
         let response = self.client.get(url.clone()).send().await.map_err(&failed)?;
         let status = response.status();
         if !status.is_success() {
-            let retry_after = retry_after(&response);
+            let retry_after = retry_after(response.headers());
             return Err(DependencyError::Refused {
                 url: shown(url),
                 status: status.as_u16(),
@@ -179,27 +180,4 @@ fn parse(content: &[u8], name: &str) -> Result<Vec<Entry>, String> {
     let mut entries = index.entries.remove(name).unwrap_or_default();
     entries.retain(|entry| !entry.urls.is_empty());
     Ok(entries)
-}
-
-/// Seconds until the server wants to be asked again; the form with a date is not worth a parser here.
-fn retry_after(response: &Response) -> Option<Duration> {
-    response
-        .headers()
-        .get(RETRY_AFTER)?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
-        .map(Duration::from_secs)
-}
-
-/// An address without the credentials that some write into it.
-pub(super) fn shown(url: &Url) -> String {
-    let mut url = url.clone();
-    // Addresses that cannot have credentials have none.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url.set_query(None);
-    url.to_string()
 }

@@ -1,8 +1,9 @@
 //! What a chart wants and does not carry, and where that may come from.
 
+use provider_sdk::download::shown;
 use url::Url;
 
-use super::{DependencyError, index::shown};
+use super::DependencyError;
 use crate::helm::{ChartDependency, ChartInfo};
 
 /// One dependency that a chart does not carry.
