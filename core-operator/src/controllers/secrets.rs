@@ -171,7 +171,7 @@ mod tests {
         secret
     }
 
-    fn stack(source: serde_json::Value) -> ClusterStack {
+    fn stack(source: &serde_json::Value) -> ClusterStack {
         let spec: ClusterStackSpec = serde_json::from_value(serde_json::json!({
             "provider": "docker", "name": "scs", "kubernetesVersion": "1.30", "source": source,
         }))
@@ -206,7 +206,7 @@ mod tests {
         let with = |names: serde_json::Value| {
             let mut source = names;
             source["github"] = github.clone();
-            stack(source)
+            stack(&source)
         };
         let token = with(serde_json::json!({"secretRef": {"name": "access"}}));
         let both = with(serde_json::json!({

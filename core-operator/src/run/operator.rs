@@ -464,7 +464,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn panic_of_one_object_is_tried_again_and_disturbs_no_other() {
         let mut writer = Writer::<ConfigMap>::new(());
-        let (waker, wakes) = Waker::new();
+        let (waker, queue) = Waker::new();
         writer.apply_watcher_event(&watcher::Event::Init);
         for name in ["broken", "healthy"] {
             let mut object = ConfigMap::default();
@@ -476,7 +476,7 @@ mod tests {
         let seen = Arc::new(Seen::default());
         drive(
             writer.as_reader(),
-            wakes,
+            queue,
             4,
             reconcile,
             on_error,
