@@ -382,7 +382,7 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// What a status means (contract 2.4, master rule).
+    /// What a status means (contract, section 4, master rule).
     #[must_use]
     pub fn of(status: &tonic::Status) -> Self {
         let refused = pb::Status::decode(status.details())

@@ -403,7 +403,7 @@ impl ImageSpec {
         })
     }
 
-    /// Canonical form 1: what makes two wishes equal (contract 2.5). Never changes under its number.
+    /// Canonical form 1: what makes two wishes equal (contract, section 5). Never changes under its number.
     pub(crate) fn canonical(&self) -> Value {
         let mut form = Map::new();
         let mut put = |name: &str, value: Value| {

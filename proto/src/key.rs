@@ -1,4 +1,4 @@
-//! Names of things between core and provider: installation, place, spec and image (contract 2.5).
+//! Names of things between core and provider: installation, place, spec and image (contract, section 5).
 //!
 //! All of them are derived by the core, from what does not change; the provider compares and never derives. Hashes are
 //! SHA-256 over RFC 8785 JSON, so that anybody can compute them in any language.

@@ -20,7 +20,7 @@ pub const MAX_OUTPUTS: usize = 32;
 /// Largest outputs together, names included, in bytes.
 pub const MAX_OUTPUTS_BYTES: usize = 4 << 10;
 
-/// Where an image is in its life (contract 2.3).
+/// Where an image is in its life (contract, section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum State {

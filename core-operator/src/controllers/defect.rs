@@ -1,10 +1,19 @@
 //! A panic inside a reconcile: a defect of ours that must end neither the process nor the reconciles of other objects.
 
-use std::{any::Any, panic::AssertUnwindSafe};
+use std::{any::Any, fmt::Debug, panic::AssertUnwindSafe};
 
 use futures::FutureExt as _;
+use kube::{Resource, core::NamespaceResourceScope};
+use serde::{Serialize, de::DeserializeOwned};
+use tracing::debug;
 
-use crate::metrics::{Controller, Metrics};
+use super::own;
+use crate::{
+    api::Condition,
+    conditions::{self, reason},
+    context::Context,
+    metrics::{Controller, Metrics},
+};
 
 /// A reconcile panicked. Passes perhaps: what it met may be gone at the next look.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,6 +28,38 @@ impl Defect {
         let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
         Self {
             what: crate::helm::shorten(text.unwrap_or("a panic without words"), 500),
+        }
+    }
+
+    /// Says so on the object that was looked at: in `Ready`, whose verdict stands, and once by an event. `with` makes the
+    /// object with other conditions, and all else of its status as it is.
+    pub(super) async fn admit<K>(
+        &self,
+        context: &Context,
+        object: &K,
+        conditions: &[Condition],
+        with: impl FnOnce(Vec<Condition>) -> K,
+        manager: &str,
+    ) where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Serialize
+            + DeserializeOwned
+            + Clone
+            + Debug,
+    {
+        let generation = object.meta().generation;
+        let told =
+            conditions::with_trouble(conditions, &self.to_string(), generation, (context.now)());
+        if told == conditions {
+            return;
+        }
+        match own::replace_status(&with(told), manager, &context.client).await {
+            Ok(_) => context.events.warning(
+                object.object_ref(&()),
+                reason::OPERATOR_TROUBLE,
+                self.to_string(),
+            ),
+            Err(error) => debug!(%error, "defect not shown"),
         }
     }
 }

@@ -12,10 +12,10 @@ use tonic::{Code, Request, Response, Status};
 use crate::provider::Result;
 use crate::redact::Redactor;
 
-/// Time of a call whose caller set none (contract 2.8).
+/// Time of a call whose caller set none (contract, section 8).
 pub(super) const USUAL_DEADLINE: Duration = Duration::from_mins(1);
 
-/// Largest request and answer (contract 2.8).
+/// Largest request and answer (contract, section 8).
 pub(super) const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
 /// Refuses what is larger than the contract allows; what is far larger never gets here.

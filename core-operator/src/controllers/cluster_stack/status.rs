@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::{Resource as _, ResourceExt};
-use tracing::debug;
 
 use super::{
     Error,
@@ -333,32 +332,17 @@ pub(super) async fn report(
     Ok(None)
 }
 
-/// Says of itself that a look panicked: in `Ready`, whose verdict stands, and once by an event. All else of the status
-/// stays as it is.
+/// Says that a look at the stack panicked.
 pub(super) async fn admit(context: &Context, stack: &ClusterStack, defect: &Defect) {
     let before = stack.status.clone().unwrap_or_default();
-    let conditions = conditions::with_trouble(
-        &before.conditions,
-        &defect.to_string(),
-        stack.metadata.generation,
-        (context.now)(),
-    );
-    if conditions == before.conditions {
-        return;
-    }
-    let mut object = stack.clone();
-    object.status = Some(ClusterStackStatus {
-        conditions,
-        ..before
-    });
-    match own::replace_status(&object, MANAGER, &context.client).await {
-        Ok(_) => context.events.warning(
-            object.object_ref(&()),
-            reason::OPERATOR_TROUBLE,
-            defect.to_string(),
-        ),
-        Err(error) => debug!(%error, "defect not shown"),
-    }
+    let with = |conditions| {
+        let mut object = stack.clone();
+        object.status.get_or_insert_default().conditions = conditions;
+        object
+    };
+    defect
+        .admit(context, stack, &before.conditions, with, MANAGER)
+        .await;
 }
 
 /// Events for what is new and needs somebody: the source, and mistakes in the spec. Releases have events of their own.

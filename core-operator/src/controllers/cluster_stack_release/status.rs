@@ -6,7 +6,6 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{Resource as _, ResourceExt};
 use proto::Recovery;
-use tracing::debug;
 
 use super::{Error, assets::Files};
 use crate::{
@@ -304,32 +303,17 @@ pub(super) async fn report(
     Ok(None)
 }
 
-/// Says of itself that a look panicked: in `Ready`, whose verdict stands, and once by an event. All else of the status
-/// stays as it is.
+/// Says that a look at the release panicked.
 pub(super) async fn admit(context: &Context, release: &ClusterStackRelease, defect: &Defect) {
     let before = release.status.clone().unwrap_or_default();
-    let conditions = conditions::with_trouble(
-        &before.conditions,
-        &defect.to_string(),
-        release.metadata.generation,
-        (context.now)(),
-    );
-    if conditions == before.conditions {
-        return;
-    }
-    let status = ClusterStackReleaseStatus {
-        conditions,
-        ..before
+    let with = |conditions| {
+        let mut object = release.clone();
+        object.status.get_or_insert_default().conditions = conditions;
+        object
     };
-    let object = with_status(release, status);
-    match own::replace_status(&object, MANAGER, &context.client).await {
-        Ok(_) => context.events.warning(
-            object.object_ref(&()),
-            reason::OPERATOR_TROUBLE,
-            defect.to_string(),
-        ),
-        Err(error) => debug!(%error, "defect not shown"),
-    }
+    defect
+        .admit(context, release, &before.conditions, with, MANAGER)
+        .await;
 }
 
 /// Writes the inventory and leaves the rest of the status as it is.

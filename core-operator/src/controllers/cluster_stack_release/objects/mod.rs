@@ -66,7 +66,7 @@ pub(super) async fn bring(
         .await
         .map_err(Error::Watch)?;
 
-    if is_renewal_due(&wanted, context).await? {
+    if is_renewal_due(release, &wanted, context).await? {
         // What was rendered then is as old as what is there.
         context.helm.forget(release.uid().as_deref());
         wanted = wanted::wanted(release, name, stored, context).await?;
@@ -100,13 +100,18 @@ pub(super) async fn bring(
     }
 }
 
-/// Whether certificates of the release that are there have to be made anew.
-async fn is_renewal_due(wanted: &[Wanted], context: &Context) -> Result<bool, Error> {
-    let now = (context.now)();
+/// Whether certificates that are the release's own have to be made anew.
+async fn is_renewal_due(
+    release: &ClusterStackRelease,
+    wanted: &[Wanted],
+    context: &Context,
+) -> Result<bool, Error> {
+    let (now, full_name) = ((context.now)(), full_name(release));
     for object in wanted.iter().filter(|object| object.renewal.is_some()) {
         let live = context.live.find(object.manifest.identity()).await;
         let due = live
             .map_err(Error::Observe)?
+            .filter(|live| live.release.as_ref() == Some(&full_name))
             .and_then(|live| live.renew_after);
         if due.is_some_and(|due| due <= now) {
             return Ok(true);
