@@ -12,6 +12,8 @@ pub mod conformance;
 #[cfg(feature = "download")]
 pub mod download;
 #[cfg(feature = "provider")]
+mod load;
+#[cfg(feature = "provider")]
 pub mod provider;
 #[cfg(feature = "provider")]
 mod redact;
@@ -24,6 +26,8 @@ pub mod testing;
 #[cfg(feature = "provider")]
 mod worker;
 
+#[cfg(feature = "provider")]
+pub use load::Load;
 #[cfg(feature = "provider")]
 pub use provider::Provider;
 #[cfg(feature = "serve")]

@@ -7,6 +7,8 @@ use proto::{HttpSource, ImageSpec, ProviderError, SpecDigest, Target};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::load::Load;
+
 use super::{Found, Marker, Result, Transferred};
 
 /// One attempt to bring an image to a place.
@@ -111,7 +113,7 @@ impl Work {
 
 /// Tells how far a transfer is; cheap, clones tell the same one.
 #[derive(Debug, Clone)]
-pub struct Progress(Arc<Mutex<Current>>);
+pub struct Progress(Arc<Mutex<Current>>, Arc<Load>);
 
 #[derive(Debug, Clone)]
 pub(crate) struct Current {
@@ -129,8 +131,14 @@ pub(crate) struct Current {
 }
 
 impl Progress {
+    /// Of something whose bytes do not count as moved to the backend.
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Current {
+        Self::counted(Arc::default())
+    }
+
+    /// Of a transfer, whose bytes are counted in `load`.
+    pub(crate) fn counted(load: Arc<Load>) -> Self {
+        let current = Current {
             id: String::new(),
             backend_status: String::new(),
             bytes_done: 0,
@@ -139,7 +147,8 @@ impl Progress {
             unmeasured: false,
             advanced: Instant::now(),
             moved: false,
-        })))
+        };
+        Self(Arc::new(Mutex::new(current)), load)
     }
 
     fn lock(&self) -> MutexGuard<'_, Current> {
@@ -180,17 +189,26 @@ impl Progress {
 
     /// So many more bytes have moved.
     pub fn add(&self, bytes: u64) {
-        let done = self.lock().bytes_done.saturating_add(bytes);
-        self.set_done(done);
+        let mut current = self.lock();
+        let done = current.bytes_done.saturating_add(bytes);
+        self.advance(&mut current, done);
     }
 
     /// So many bytes have moved since the transfer began; fewer than before is nothing new.
     pub fn set_done(&self, bytes: u64) {
-        let mut current = self.lock();
-        if bytes > current.bytes_done {
-            current.bytes_done = bytes;
-            current.advanced = Instant::now();
-            current.moved = true;
+        self.advance(&mut self.lock(), bytes);
+    }
+
+    fn advance(&self, current: &mut Current, bytes: u64) {
+        let Some(new) = bytes.checked_sub(current.bytes_done).filter(|new| *new > 0) else {
+            return;
+        };
+        current.bytes_done = bytes;
+        current.advanced = Instant::now();
+        current.moved = true;
+        // What the backend does with bytes that it has is no transfer.
+        if !current.processing {
+            self.1.moved(new);
         }
     }
 

@@ -1,27 +1,24 @@
-//! What is the same for every call: who may call, for how long, and what is counted and traced.
+//! What is the same for every call: who may call, what is counted and traced, and the end of the process.
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use opentelemetry::propagation::Extractor;
 use proto::{ProviderError, Reason};
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderMap, HeaderName, Request, Response};
-use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::metrics::Metrics;
 use super::peer::{Allowed, Peer};
-
-/// Time for calls whose caller set none.
-pub(super) const USUAL_DEADLINE: Duration = Duration::from_mins(1);
 
 /// Calls of the contract; others are counted as one.
 const METHODS: [&str; 7] = [
@@ -89,22 +86,11 @@ where
         });
         // Fails only without a layer that exports, and then there is nothing to continue.
         let _ = span.set_parent(parent);
-        let unlimited = !request.headers().contains_key("grpc-timeout");
         let closing = self.calls.closing.clone();
         let call = self.inner.call(request);
         let answer = async move {
-            let late = async {
-                if unlimited {
-                    tokio::time::sleep(USUAL_DEADLINE).await;
-                } else {
-                    std::future::pending::<()>().await;
-                }
-            };
             let answer = tokio::select! {
                 answer = call => answer?,
-                () = late => {
-                    Status::deadline_exceeded("the call took longer than a minute").into_http()
-                }
                 () = closing.cancelled() => {
                     ProviderError::new(Reason::ProviderNotReady, "the provider is stopping")
                         .to_status()

@@ -1,5 +1,6 @@
 //! Numbers of a provider process, in the `OpenMetrics` form.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,13 +8,16 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::header;
 use axum::routing::get;
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+
+use crate::load::Load;
 
 /// The media type of the `OpenMetrics` specification 1.0.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -31,16 +35,39 @@ struct MethodLabels {
 
 /// Numbers of a provider process. Labels come from closed sets.
 #[derive(Debug)]
-pub struct Metrics {
+pub(super) struct Metrics {
     registry: Registry,
     calls: Family<CallLabels, Counter>,
     seconds: Family<MethodLabels, Histogram>,
-    transfers: Gauge,
-    transferred: Counter,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
+/// The numbers of the workers, read when somebody asks.
+#[derive(Debug)]
+struct OfWorkers(Arc<Load>);
+
+impl Collector for OfWorkers {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let running = ConstGauge::new(self.0.transfers());
+        let metric = encoder.encode_descriptor(
+            "transfers",
+            "Transfers that run now",
+            None,
+            running.metric_type(),
+        )?;
+        running.encode(metric)?;
+        let moved = ConstCounter::new(self.0.transferred_bytes());
+        let metric = encoder.encode_descriptor(
+            "transferred_bytes",
+            "Bytes of images that were brought to the backend",
+            None,
+            moved.metric_type(),
+        )?;
+        moved.encode(metric)
+    }
+}
+
+impl Metrics {
+    pub(super) fn new(load: Arc<Load>) -> Self {
         let mut registry = Registry::with_prefix("cluster_stack_provider");
         let calls = Family::<CallLabels, Counter>::default();
         registry.register("calls", "Calls by method and code", calls.clone());
@@ -49,34 +76,12 @@ impl Default for Metrics {
             Histogram::new(exponential_buckets(0.001, 4.0, 9))
         });
         registry.register("call_seconds", "Time that calls took", seconds.clone());
-        let transfers = Gauge::default();
-        registry.register("transfers", "Transfers that run now", transfers.clone());
-        let transferred = Counter::default();
-        registry.register(
-            "transferred_bytes",
-            "Bytes of images that were brought to the backend",
-            transferred.clone(),
-        );
+        registry.register_collector(Box::new(OfWorkers(load)));
         Self {
             registry,
             calls,
             seconds,
-            transfers,
-            transferred,
         }
-    }
-}
-
-impl Metrics {
-    /// A transfer runs until the guard is dropped.
-    pub fn transfer(&self) -> RunningTransfer {
-        self.transfers.inc();
-        RunningTransfer(self.transfers.clone())
-    }
-
-    /// So many more bytes of images have been brought to the backend.
-    pub fn transferred(&self, bytes: u64) {
-        self.transferred.inc_by(bytes);
     }
 
     pub(super) fn called(&self, method: &'static str, code: &'static str, took: Duration) {
@@ -87,23 +92,11 @@ impl Metrics {
     }
 
     /// All numbers as text.
-    #[must_use]
-    pub fn encode(&self) -> String {
+    fn encode(&self) -> String {
         let mut text = String::new();
         // Writing into a string does not fail.
         let _ = encode(&mut text, &self.registry);
         text
-    }
-}
-
-/// Counts a transfer for as long as it lives.
-#[derive(Debug)]
-#[must_use = "the transfer counts as running until this is dropped"]
-pub struct RunningTransfer(Gauge);
-
-impl Drop for RunningTransfer {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }
 

@@ -1,11 +1,11 @@
 //! A provider as a process: transport, who may call, health, metrics, telemetry, and an orderly end.
 //!
 //! ```text
-//!   core ──mTLS──► accept ──► Calls (identity, deadline, count, trace) ──► the two services
+//!   core ──mTLS──► accept ──► Calls (identity, count, trace) ──► the two services
 //!   kubelet ─────► health                      scraper ─────► metrics
 //! ```
 //!
-//! On SIGTERM health says "not serving", nobody new is let in, calls may end for [`DRAIN`], transfers are cut. Health
+//! On SIGTERM health says "not serving", transfers are cut, nobody new is let in, calls may end for [`DRAIN`]. Health
 //! follows the process and never the backend: a pod that is killed because a cloud is away repairs nothing.
 
 mod calls;
@@ -36,14 +36,15 @@ use tonic_health::server::HealthReporter;
 use tracing::{info, warn};
 
 pub use error::ServeError;
-pub use metrics::{Metrics, RunningTransfer};
 pub use options::{Listen, ServeOptions};
 pub use telemetry::{LogFormat, Telemetry, init};
 
+use crate::load::Load;
 use crate::provider::Provider;
 use crate::server::services;
 use calls::Calls;
 use connection::Listener;
+use metrics::Metrics;
 use peer::Allowed;
 use tls::Tls;
 
@@ -81,7 +82,7 @@ pub struct Process {
     tls: Option<Arc<Tls>>,
     follow: Option<AbortOnDropHandle<()>>,
     allowed: Allowed,
-    numbers: Arc<Metrics>,
+    load: Arc<Load>,
 }
 
 impl Process {
@@ -128,7 +129,7 @@ impl Process {
             metrics,
             tls,
             follow,
-            numbers: Arc::default(),
+            load: Arc::default(),
         })
     }
 
@@ -153,10 +154,11 @@ impl Process {
         self.metrics.as_ref()?.local_addr().ok()
     }
 
-    /// The numbers, for whoever has something to count.
+    /// The same, showing also what the workers of a provider do.
     #[must_use]
-    pub fn metrics(&self) -> Arc<Metrics> {
-        Arc::clone(&self.numbers)
+    pub fn with_load(mut self, load: Arc<Load>) -> Self {
+        self.load = load;
+        self
     }
 
     /// Serves until `stop` is ready, and then to an orderly end.
@@ -177,8 +179,9 @@ impl Process {
             tls,
             follow: _follow,
             allowed,
-            numbers,
+            load,
         } = self;
+        let numbers = Arc::new(Metrics::new(load));
         // For people and scripts alike: the port that was taken where the option said 0.
         let listening = match &listener {
             Listener::Tcp(listener) => listener.local_addr().map(|address| address.to_string()),
@@ -253,10 +256,16 @@ pub async fn serve(provider: impl Provider, options: ServeOptions) -> Result<(),
     let services = services(Arc::new(provider)).map_err(ServeError::Info)?;
     let _telemetry = init(&services.info.name, &options)?;
     let stop = told_to_stop().map_err(ServeError::Signals)?;
-    let process = Process::bind(options).await?;
+    let process = Process::bind(options).await?.with_load(services.load);
     let routes = Routes::new(services.identity).add_service(services.images);
+    let (workers, stopping) = (services.shutdown.clone(), services.shutdown);
+    // The work goes first: calls that wait for it are answered at once.
+    let stop = async move {
+        stop.await;
+        tokio::spawn(async move { stopping.stop().await });
+    };
     process.run(routes, stop).await?;
-    services.shutdown.stop().await;
+    workers.stop().await;
     Ok(())
 }
 

@@ -76,3 +76,31 @@ fn status_error(error: ProviderError) -> ProviderError {
         _ => error,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    async fn never(metadata: &MetadataMap) -> Status {
+        let work = std::future::pending::<Result<proto::wire::GetImageResponse>>();
+        answer("GetImage", metadata, &Redactor::default(), work)
+            .await
+            .map(drop)
+            .expect_err("it never ends")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn call_without_deadline_ends_after_a_minute_and_one_with_keeps_its_own() {
+        let started = Instant::now();
+        let late = never(&MetadataMap::new()).await;
+        assert_eq!(late.code(), Code::DeadlineExceeded);
+        assert_eq!(started.elapsed(), USUAL_DEADLINE);
+
+        let mut metadata = MetadataMap::new();
+        metadata.insert("grpc-timeout", "3H".parse().expect("a time"));
+        let kept = tokio::time::timeout(3 * USUAL_DEADLINE, never(&metadata)).await;
+        assert!(kept.is_err(), "{kept:?}");
+    }
+}

@@ -20,6 +20,7 @@ use proto::{
 use tonic::{Request, Response, Status};
 
 use crate::clock::Clock;
+use crate::load::Load;
 use crate::provider::{Provider, Result};
 use crate::redact::Redactor;
 use crate::worker::Workers;
@@ -40,6 +41,8 @@ pub struct Services {
     pub images: NodeImageServiceServer<Server>,
     /// What the handshake says.
     pub info: Arc<ProviderInfo>,
+    /// What the work for images comes to, as numbers.
+    pub load: Arc<Load>,
     /// Ends the work for images.
     pub shutdown: Shutdown,
 }
@@ -87,6 +90,7 @@ pub(crate) fn services_with(
         images: NodeImageServiceServer::new(server)
             .max_decoding_message_size(wire::MAX_RECEIVED_BYTES),
         info,
+        load: workers.load(),
         shutdown: Shutdown(workers),
     })
 }

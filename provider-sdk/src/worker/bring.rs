@@ -291,7 +291,8 @@ impl Bring {
     async fn transfer(&self, wish: &Wish, found: Option<Found>) -> Result<(), End> {
         let attempt = begin(&mut self.entry.lock(), wish.policy.attempt_floor);
         let _slot = self.slot().await?;
-        let progress = Progress::new();
+        let load = &self.shared.load;
+        let (_transferring, progress) = (load.begin(), Progress::counted(Arc::clone(load)));
         self.enter(Stage::Transferring, Some(progress.clone()));
         let work = self.work(wish, found, None, attempt, progress.clone());
         tracing::info!(key = %self.id.key, attempt, image = wish.spec.display_name, "image transfer begins");

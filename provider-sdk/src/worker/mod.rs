@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
+use crate::load::Load;
 use crate::provider::{Found, Marker, Phase, Provider, Result};
 use crate::redact::Redactor;
 use entry::{Entry, Memory, Running, Told, Wish};
@@ -66,6 +67,7 @@ struct Shared {
     info: Arc<ProviderInfo>,
     clock: Clock,
     slots: Arc<Semaphore>,
+    load: Arc<Load>,
     names: NameLocks,
     entries: Mutex<HashMap<Id, Arc<Entry>>>,
     tasks: TaskTracker,
@@ -91,11 +93,17 @@ impl Workers {
             info,
             clock,
             slots: Arc::new(Semaphore::new(slots)),
+            load: Arc::default(),
             names: NameLocks::default(),
             entries: Mutex::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }))
+    }
+
+    /// What they do, as numbers.
+    pub(crate) fn load(&self) -> Arc<Load> {
+        Arc::clone(&self.0.load)
     }
 
     /// Stops all workers and waits for their end.

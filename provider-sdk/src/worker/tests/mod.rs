@@ -612,3 +612,17 @@ async fn stop_ends_all_work() {
     let refused = bench.ensure(&ensure(1)).await.expect_err("stopping");
     assert_eq!(refused.reason(), Some(Reason::ProviderNotReady));
 }
+
+#[tokio::test(start_paused = true)]
+async fn transfers_are_counted_while_they_run_and_their_bytes_for_good() {
+    let bench = bench();
+    let load = bench.workers.load();
+    bench.fake.lock().acts.push_back(Act::Crawl);
+    assert_eq!(bench.seen(&ensure(1)).await.state, State::Transferring);
+    sleep(Duration::from_millis(5500)).await;
+    assert_eq!((load.transfers(), load.transferred_bytes()), (1, 5));
+    bench.delete(1).await.expect("an observation");
+    assert_eq!((load.transfers(), load.transferred_bytes()), (0, 5));
+    bench.settled(&ensure(2)).await;
+    assert_eq!((load.transfers(), load.transferred_bytes()), (0, 12));
+}
