@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
+use tonic::codegen::http::Uri;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use super::telemetry::LogFormat;
 
@@ -47,15 +50,15 @@ pub struct ServeOptions {
     pub reflection: bool,
 
     /// Lines that are logged: off, error, warn, info, debug, trace, or directives such as `info,provider_sdk=debug`.
-    #[arg(long, env = "PROVIDER_LOG_LEVEL", default_value = "info")]
+    #[arg(long, env = "PROVIDER_LOG_LEVEL", default_value = "info", value_parser = log_level)]
     pub log_level: String,
 
     /// Form of the log lines.
     #[arg(long, env = "PROVIDER_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
 
-    /// Collector for traces (OTLP over gRPC), such as `http://collector.example:4317`.
-    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    /// Collector for traces (OTLP over gRPC without TLS), such as an agent at `http://127.0.0.1:4317`.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_parser = collector)]
     pub otlp_endpoint: Option<String>,
 }
 
@@ -75,6 +78,33 @@ impl ServeOptions {
             log_format: LogFormat::default(),
             otlp_endpoint: None,
         }
+    }
+}
+
+/// A bare word that is no level would be taken for the name of a module, and all lines of ours silently dropped.
+fn log_level(text: &str) -> Result<String, String> {
+    let is_level = |text: &str| text.parse::<LevelFilter>().is_ok();
+    let parts = text.split(',').map(str::trim);
+    if text.is_empty()
+        || parts
+            .into_iter()
+            .any(|part| !part.contains('=') && !is_level(part))
+    {
+        return Err(
+            "expected off, error, warn, info, debug, trace, or directives such as \"info,provider_sdk=debug\"".to_owned(),
+        );
+    }
+    EnvFilter::try_new(text).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}
+
+/// Traces go to an agent beside the process; one that wants TLS would be told nothing, without a word.
+fn collector(text: &str) -> Result<String, String> {
+    match text.parse::<Uri>() {
+        Ok(uri) if uri.scheme_str() == Some("http") && uri.authority().is_some() => {
+            Ok(text.to_owned())
+        }
+        _ => Err("expected an address that begins with \"http://\"".to_owned()),
     }
 }
 

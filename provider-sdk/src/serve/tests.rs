@@ -352,6 +352,36 @@ async fn socket_that_a_killed_process_left_is_taken_over() {
 }
 
 #[test]
+fn nonsense_on_the_command_line_is_refused_with_what_is_expected() {
+    #[derive(clap::Parser)]
+    struct Program {
+        #[command(flatten)]
+        serve: ServeOptions,
+    }
+    let parse = |option: &str| {
+        <Program as clap::Parser>::try_parse_from(["provider", option]).map(|read| read.serve)
+    };
+    for option in [
+        "--log-level=verbose",
+        "--log-level=",
+        "--log-level=info,chatty",
+        "--log-level=provider_sdk=loud",
+        "--otlp-endpoint=https://collector.example:4317",
+        "--otlp-endpoint=collector",
+        "--listen=9443",
+    ] {
+        assert!(parse(option).is_err(), "{option}");
+    }
+    for option in [
+        "--log-level=debug",
+        "--log-level=info,provider_sdk=trace",
+        "--otlp-endpoint=http://127.0.0.1:4317",
+    ] {
+        assert!(parse(option).is_ok(), "{option}");
+    }
+}
+
+#[test]
 fn addresses_are_read_and_nonsense_is_refused() {
     for (text, listen) in [
         ("127.0.0.1:9443", Listen::Tcp("127.0.0.1:9443".to_owned())),
